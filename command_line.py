@@ -1,0 +1,125 @@
+"""What stands between the command line and the lesson: wrong input ends in one plain line."""
+
+import argparse
+import contextlib
+import itertools
+import os
+import time
+
+import gymnasium as gym
+
+
+class WrongInput(ValueError):
+    """What the reader asked for can't be done; the message says why and what to do instead."""
+
+
+def make_env(env_id, render_mode=None):
+    """Makes a Gymnasium environment that the Q-network fits.
+
+    Args:
+        env_id: registered name of the environment.
+        render_mode: None, "rgb_array" to draw frames, or "human" to show them in a window too.
+
+    Returns:
+        The environment.
+
+    Raises:
+        WrongInput: there is none of that name, or its observations are no vector, or its actions
+            are not discrete, or it can't be drawn.
+    """
+    try:
+        env = gym.make(env_id, render_mode=render_mode and "rgb_array")
+        if render_mode == "human":
+            env = gym.wrappers.HumanRendering(env)
+    except Exception as error:  # whatever the constructor of somebody's environment raises
+        raise WrongInput(f"--env {env_id}: {error}") from error
+    if len(env.observation_space.shape or ()) != 1:
+        raise WrongInput(
+            f"--env {env_id}: its observations, {env.observation_space}, are no vector of numbers; "
+            "choose an environment such as MountainCar-v0"
+        )
+    if not isinstance(env.action_space, gym.spaces.Discrete) or env.action_space.start != 0:
+        raise WrongInput(
+            f"--env {env_id}: its actions, {env.action_space}, are not discrete and "
+            "counted from 0; choose an environment such as MountainCar-v0"
+        )
+    return env
+
+
+def make_logdir(name=None):
+    """Makes NAME-log, the directory of a new run, and never one that exists.
+
+    Args:
+        name: name of the run; None for the local time, with a number added where that is taken.
+
+    Returns:
+        (name, logdir).
+
+    Raises:
+        WrongInput: the directory exists or can't be made.
+    """
+    start, attempt = time.strftime("%m-%d-%H-%M"), 1
+    while True:
+        logdir = f"{name or start}-log" if attempt == 1 else f"{start}-{attempt}-log"
+        try:
+            os.mkdir(logdir)
+        except FileExistsError as error:
+            if name:
+                raise WrongInput(f"--name {name}: {logdir} exists; choose another name") from error
+            attempt += 1
+        except OSError as error:
+            raise WrongInput(f"{logdir} can't be made: {error.strerror}") from error
+        else:
+            print(f"Created {logdir}")
+            return logdir.removesuffix("-log"), logdir
+
+
+def number(smallest, largest):
+    """Type of an option: a number in a closed interval, a whole one if `smallest` is an int."""
+
+    def parse(text):
+        with contextlib.suppress(ValueError):
+            value = type(smallest)(text)
+            if smallest <= value <= largest:
+                return value
+        kind = "whole number" if isinstance(smallest, int) else "number"
+        raise argparse.ArgumentTypeError(f"{text!r} is no {kind} from {smallest} to {largest}")
+
+    return parse
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Reports wrong input in one line on standard error, and exits with status 2."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {' '.join(message.split())}\n")
+
+
+def check_args(parser, args):
+    """Ends the program where options contradict each other or name what can't be.
+
+    Args:
+        parser: `OneLineParser`.
+        args: what it has parsed.
+    """
+    order = ["batch_size", "train_start", "q_validation_size", "replay_buffer_size"]
+    for small, large in [*itertools.pairwise(order), ("q_validation_size", "eval_every")]:
+        if getattr(args, small) > getattr(args, large):
+            parser.error(
+                f"{small.upper()} {getattr(args, small)} has to be at most "
+                f"{large.upper()} {getattr(args, large)}"
+            )
+    if args.name is not None and (
+        os.path.basename(args.name) != args.name
+        or not args.name.strip()
+        or not args.name.isprintable()
+    ):
+        parser.error(f"--name {args.name!r} is no plain file name")
+    if args.gif is not None and (
+        not args.gif.endswith(".gif") or not os.access(os.path.dirname(args.gif) or ".", os.W_OK)
+    ):
+        parser.error(f"--gif {args.gif!r} is no .gif file in a directory to write to")
+    if args.play and not args.model:
+        parser.error("--view, --eval, --images and --gif need a trained --model X.h5")
+    if args.play and args.name is not None:
+        parser.error("--name names a training, and --view, --eval, --images and --gif only play")

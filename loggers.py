@@ -1,0 +1,135 @@
+"""What a run tells its reader: scalars for TensorBoard, log lines and a progress bar."""
+
+import contextlib
+import time
+
+import psutil
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams import api as hparams
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tqdm import tqdm
+
+GIGABYTE = 1024**3  # bytes
+
+
+class TensorBoardLogger:
+    """Writes scalars and hyperparameters to one event file, which TensorBoard shows.
+
+    Args:
+        logdir: directory of the event file.
+    """
+
+    def __init__(self, logdir):
+        self.writer = EventFileWriter(str(logdir))
+
+    def log(self, step, **scalars):
+        """Writes each of `scalars` (name=float) at training step `step`."""
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
+        self._write(Summary(value=values), step)
+
+    def log_hyperparameters(self, hyperparameters, metrics):
+        """Writes the run's settings for TensorBoard's HParams page, which compares runs.
+
+        Args:
+            hyperparameters: dict of names to numbers or strings.
+            metrics: names of the scalars that the page shows beside them.
+        """
+        columns = [hparams.HParam(name) for name in hyperparameters]
+        results = [hparams.Metric(name) for name in metrics]
+        self._write(hparams.hparams_config_pb(columns, results), step=0)
+        self._write(hparams.hparams_pb(hyperparameters), step=0)
+
+    def close(self):
+        """Closes the event file."""
+        self.writer.close()
+
+    def _write(self, summary, step):
+        self.writer.add_event(Event(summary=summary, step=step, wall_time=time.time()))
+        self.writer.flush()
+
+
+class TrainingLog:
+    """Follows a training run: times its episodes, and prints and logs them now and then.
+
+    Args:
+        logger: `TensorBoardLogger` that gets the scalars.
+        max_steps: steps of the whole run, for the progress bar.
+        log_every: at least this many steps lie between two log lines.
+    """
+
+    def __init__(self, logger, max_steps, log_every):
+        self.logger = logger
+        self.log_every = log_every
+        self.episode = 1
+        self.last_logged_step = 0
+        self.bar = tqdm(total=max_steps, unit=" steps", disable=None)
+        self._start_episode()
+
+    def _start_episode(self):
+        self.episode_steps = 0
+        self.episode_return = 0.0
+        self.episode_start = time.perf_counter()
+
+    def step(self, reward):
+        """Counts one step and its reward."""
+        self.episode_steps += 1
+        self.episode_return += reward
+        self.bar.update()
+
+    def end_episode(self, step, loss):
+        """Ends the episode; prints and logs it if `log_every` steps have passed since the last.
+
+        Args:
+            step: training steps so far.
+            loss: loss of the newest update, None before the first.
+        """
+        if step - self.last_logged_step >= self.log_every:
+            self.last_logged_step = step
+            self._log_episode(step, loss)
+        self.episode += 1
+        self._start_episode()
+
+    def _log_episode(self, step, loss):
+        seconds = time.perf_counter() - self.episode_start
+        memory = psutil.virtual_memory()
+        scalars = {
+            "episode_return": self.episode_return,
+            "episode_steps": self.episode_steps,
+            "episode_seconds": seconds,
+            "steps_per_second": self.episode_steps / seconds,
+            "memory_used": memory.used / GIGABYTE,
+        }
+        if loss is not None:
+            scalars["loss"] = loss
+        self.logger.log(step, **scalars)
+        tqdm.write(
+            f"episode {self.episode} steps {self.episode_steps}/{step} "
+            f"loss {'none yet' if loss is None else format(loss, '.7f')} "
+            f"return {self.episode_return:.1f} in {seconds:.2f}s "
+            f"{scalars['steps_per_second']:.1f} steps/s "
+            f"{memory.used / GIGABYTE:.1f}/{memory.total / GIGABYTE:.1f} GB RAM"
+        )
+
+    @contextlib.contextmanager
+    def evaluating(self):
+        """Makes room for an evaluation's own bar, and leaves its time out of the episode's."""
+        start = time.perf_counter()
+        self.bar.clear()
+        yield
+        self.episode_start += time.perf_counter() - start
+
+    def log_evaluation(self, step, episode_return_avg, avg_max_q_value):
+        """Prints and logs the results of an evaluation at training step `step`."""
+        self.logger.log(
+            step, episode_return_avg=episode_return_avg, avg_max_q_value=avg_max_q_value
+        )
+        tqdm.write(
+            f"episode {self.episode} step {step} episode_return_avg {episode_return_avg:.3f} "
+            f"avg_max_q_value {avg_max_q_value:.3f}"
+        )
+
+    def close(self):
+        """Ends the progress bar and the event file."""
+        self.bar.close()
+        self.logger.close()

@@ -1,0 +1,78 @@
+"""The replay buffer: the newest transitions, from which training batches are drawn."""
+
+import numpy as np
+
+
+class ReplayBuffer:
+    """A ring of the newest `size` transitions, in arrays allocated once.
+
+    Experience replay (Lin 1992; Mnih et al. 2015): training on transitions drawn at random from
+    the recent past, instead of on the newest, makes a batch's samples nearly independent.
+    `add` and `sample` take the same time however large the buffer is.
+
+    Args:
+        size: transitions kept, at least 1; a further one replaces the oldest.
+        observation_space: Gymnasium space that gives the observations' shape and dtype.
+        seed: seed of the buffer's own random generator.
+
+    Raises:
+        ValueError: size is less than 1.
+    """
+
+    def __init__(self, size, observation_space, seed=None):
+        if size < 1:
+            raise ValueError(f"a replay buffer holds at least 1 transition, not {size}")
+        self.size = size
+        self.added = 0  # transitions ever added; the next one goes to row `added % size`
+        self.random = np.random.default_rng(seed)
+        shape, dtype = observation_space.shape, observation_space.dtype
+        self.observations = np.zeros((size, *shape), dtype)
+        self.actions = np.zeros(size, np.int64)
+        self.rewards = np.zeros(size, np.float32)
+        self.next_observations = np.zeros((size, *shape), dtype)
+        self.dones = np.zeros(size, bool)
+
+    def __len__(self):
+        return min(self.added, self.size)
+
+    def add(self, observation, action, reward, next_observation, done):
+        """Stores one transition, in place of the oldest when the buffer is full.
+
+        Args:
+            observation: what the agent saw, of the observation space's shape.
+            action: int, what it did.
+            reward: float, what it got for it.
+            next_observation: what it saw then, of the observation space's shape.
+            done: bool, whether the episode ended with this transition.
+        """
+        row = self.added % self.size
+        self.observations[row] = observation
+        self.actions[row] = action
+        self.rewards[row] = reward
+        self.next_observations[row] = next_observation
+        self.dones[row] = done
+        self.added += 1
+
+    def sample(self, batch_size):
+        """Draws transitions uniformly, with replacement.
+
+        Args:
+            batch_size: how many.
+
+        Returns:
+            Arrays of `batch_size` rows, copies: observations, actions (int64), rewards (float32),
+            next_observations, dones (bool).
+
+        Raises:
+            ValueError: the buffer is empty.
+        """
+        if not self.added:
+            raise ValueError("an empty replay buffer has nothing to sample")
+        rows = self.random.integers(len(self), size=batch_size)
+        return (
+            self.observations[rows],
+            self.actions[rows],
+            self.rewards[rows],
+            self.next_observations[rows],
+            self.dones[rows],
+        )
