@@ -28,7 +28,7 @@ def make_env(env_id, render_mode=None):
             are not discrete, or it can't be drawn.
     """
     try:
-        env = gym.make(env_id, render_mode=render_mode and "rgb_array")
+        env = gym.make(env_id, render_mode="rgb_array") if render_mode else gym.make(env_id)
         if render_mode == "human":
             env = gym.wrappers.HumanRendering(env)
     except Exception as error:  # whatever the constructor of somebody's environment raises
@@ -109,17 +109,18 @@ def check_args(parser, args):
                 f"{small.upper()} {getattr(args, small)} has to be at most "
                 f"{large.upper()} {getattr(args, large)}"
             )
-    if args.name is not None and (
-        os.path.basename(args.name) != args.name
-        or not args.name.strip()
-        or not args.name.isprintable()
+    name = args.name
+    if name is not None and (
+        not name or name[0] == "." or name != os.path.basename(name) or not name.isprintable()
     ):
-        parser.error(f"--name {args.name!r} is no plain file name")
+        parser.error(f"--name {name!r} is no plain file name")
     if args.gif is not None and (
         not args.gif.endswith(".gif") or not os.access(os.path.dirname(args.gif) or ".", os.W_OK)
     ):
         parser.error(f"--gif {args.gif!r} is no .gif file in a directory to write to")
+    if args.images and not os.access(".", os.W_OK):
+        parser.error(f"--images can't write to the current directory, {os.getcwd()}")
     if args.play and not args.model:
         parser.error("--view, --eval, --images and --gif need a trained --model X.h5")
-    if args.play and args.name is not None:
+    if args.play and name is not None:
         parser.error("--name names a training, and --view, --eval, --images and --gif only play")

@@ -21,7 +21,8 @@ class TensorBoardLogger:
     """
 
     def __init__(self, logdir):
-        self.writer = EventFileWriter(str(logdir))
+        self.logdir = str(logdir)
+        self.writer = EventFileWriter(self.logdir)
 
     def log(self, step, **scalars):
         """Writes each of `scalars` (name=float) at training step `step`."""
@@ -38,7 +39,7 @@ class TensorBoardLogger:
         columns = [hparams.HParam(name) for name in hyperparameters]
         results = [hparams.Metric(name) for name in metrics]
         self._write(hparams.hparams_config_pb(columns, results), step=0)
-        self._write(hparams.hparams_pb(hyperparameters), step=0)
+        self._write(hparams.hparams_pb(hyperparameters, trial_id=self.logdir), step=0)
 
     def close(self):
         """Closes the event file."""

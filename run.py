@@ -17,7 +17,7 @@ from tqdm import tqdm
 from command_line import OneLineParser, WrongInput, check_args, make_env, make_logdir, number
 from loggers import TensorBoardLogger, TrainingLog
 from replay_buffer import ReplayBuffer
-from snapshots import SnapshotError, read_weights
+from snapshots import SnapshotError, load_weights
 from view import FrameSaver, has_display, window_closed
 
 DISCOUNT_FACTOR_GAMMA = 0.99  # weight of the next state's value
@@ -42,7 +42,7 @@ def one_hot_encode(n, action):
 
 
 def create_model(env, learning_rate=LEARNING_RATE):
-    """Builds the Q-network (article, "Deep Q-learning").
+    """Builds the Q-network (the article's).
 
     A mask of ones gives the Q-values of all actions in one pass, a one-hot mask only that of one
     action, so that training changes nothing about the others.
@@ -134,7 +134,7 @@ def save_model(model, step, logdir, name):
 
 
 def evaluate(env, model, steps=EVAL_STEPS, epsilon=EVAL_EPSILON, seed=None, frame_saver=None):
-    """Plays without learning (article, "Evaluation"). With the same seed, plays the same.
+    """Plays without learning; with the same seed, the same way.
 
     Args:
         env: environment of its own, so that a training run's stays as it is.
@@ -188,7 +188,7 @@ def train(
     train_epsilon=TRAIN_EPSILON,
     q_validation_size=Q_VALIDATION_SIZE,
 ):
-    """Trains the network by deep Q-learning (Mnih et al. 2015, algorithm 1; article, "Training").
+    """Trains the network by deep Q-learning (Mnih et al. 2015, algorithm 1).
 
     Args:
         env: environment to learn in.
@@ -259,21 +259,7 @@ def load_or_create_model(env, model_filename, learning_rate=LEARNING_RATE):
     """
     model = create_model(env, learning_rate)
     if model_filename:
-        layers, weights = read_weights(model_filename)
-        own_layers = [type(layer).__name__ for layer in model.layers]
-        if layers and sorted(layers) != sorted(own_layers):
-            raise SnapshotError(
-                f"{model_filename} has the layers {', '.join(layers)}, "
-                f"but the network that takes its weights has {', '.join(own_layers)}"
-            )
-        shapes = [weight.shape for weight in weights]
-        own_shapes = [weight.shape for weight in model.get_weights()]
-        if shapes != own_shapes:
-            raise SnapshotError(
-                f"{model_filename} has weights of the shapes {shapes}, "
-                f"but the network for this environment has {own_shapes}"
-            )
-        model.set_weights(weights)
+        load_weights(model, model_filename)
     model.summary()
     return model
 
@@ -309,12 +295,12 @@ def parse_args(argv=None):
     add("--env", metavar="ID", default="MountainCar-v0", help="environment (default: %(default)s)")
     add("--test", action="store_true", help="check the installation in a few seconds")
     group = parser.add_argument_group("hyperparameters")
-    count, probability = (1, 10**9), (0.0, 1.0)
+    count, chance = (1, 10**9), (0.0, 1.0)
     hyperparameters = [
         (
             "discount_factor_gamma",
             DISCOUNT_FACTOR_GAMMA,
-            probability,
+            chance,
             "weight of the next state's value",
         ),
         ("learning_rate", LEARNING_RATE, (1e-12, 1e6), "step size of the Adam optimizer"),
@@ -327,8 +313,8 @@ def parse_args(argv=None):
         ("snapshot_every", SNAPSHOT_EVERY, count, "steps between .h5 snapshots"),
         ("eval_every", EVAL_EVERY, count, "steps between evaluations"),
         ("eval_steps", EVAL_STEPS, count, "steps of one evaluation"),
-        ("eval_epsilon", EVAL_EPSILON, probability, "probability of a random action in evaluation"),
-        ("train_epsilon", TRAIN_EPSILON, probability, "probability of a random action in training"),
+        ("eval_epsilon", EVAL_EPSILON, chance, "probability of a random action in evaluation"),
+        ("train_epsilon", TRAIN_EPSILON, chance, "probability of a random action in training"),
         ("q_validation_size", Q_VALIDATION_SIZE, count, "observations to track avg_max_q_value"),
     ]
     for name, default, interval, meaning in hyperparameters:

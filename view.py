@@ -1,11 +1,16 @@
 """Watching an agent: in a window, as numbered frames, as an animated GIF."""
 
+import itertools
 import os
 import sys
 
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # frames are drawn without a screen
+if (
+    sys.platform == "linux"
+):  # SDL tries the named ones only, as trying Wayland in vain prints errors
+    drivers = {"DISPLAY": "x11", "WAYLAND_DISPLAY": "wayland"}
+    named = [driver for variable, driver in drivers.items() if os.environ.get(variable)]
+    os.environ.setdefault("SDL_VIDEODRIVER", ",".join([*named, "offscreen"]))
 
 import pygame
 from PIL import Image
@@ -17,6 +22,8 @@ def has_display():
         pygame.display.init()
         driver = pygame.display.get_driver()
         reason = f"SDL's only driver here is {driver}" if driver in ("dummy", "offscreen") else ""
+        if driver == "x11":  # without OpenGL, which crashes where Mesa's LLVM meets TensorFlow's
+            os.environ.setdefault("SDL_FRAMEBUFFER_ACCELERATION", "0")
     except pygame.error as error:
         reason = str(error)
     if reason:
@@ -59,8 +66,8 @@ class FrameSaver:
         if not self.gif_frames:
             return
         first, *others = self.gif_frames
-        milliseconds = 1000 / self.env.metadata.get("render_fps", 30)
-        first.save(
-            self.gif, "GIF", save_all=True, append_images=others, duration=milliseconds, loop=0
-        )
+        fps = self.env.metadata.get("render_fps", 30)
+        ends = [round(100 * n / fps) for n in range(len(self.gif_frames) + 1)]
+        durations = [10 * (end - start) for start, end in itertools.pairwise(ends)]  # of 10 ms each
+        first.save(self.gif, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
         print(f"Saved {self.gif}")

@@ -1,0 +1,167 @@
+"""How fast is a training step? `python -m experiments.speed`, from the repository root, compares
+
+- tutorial: `train` of run.py, with its log;
+- literal-port: the article's code on today's Keras, with `model.predict` for every greedy action
+  and for the targets, and `model.fit` for the update;
+- Stable-Baselines3: its DQN (PyTorch), whose loss is Huber's and whose other settings are the same.
+
+All train a network of the same size in Mountain Car, on the CPU with their default threads, in
+turns and each time in a new process. Let the computer do nothing else meanwhile: two threads of
+PyTorch that share a core with other work wait for each other most of the time.
+
+A learning step acts epsilon-greedily, steps the environment, stores the transition and makes one
+update. The rate is that of the last ones of a training, timed from one call of `env.step` to
+another. Before them come TRAIN_START steps and a tenth as many learning steps as are timed. So
+the rate is without imports, set-up and tracing, and without evaluations and snapshots, which are
+switched off; log lines and copies to the target network are in it where they fall due.
+"""
+
+import contextlib
+import importlib.util
+import subprocess
+import sys
+import tempfile
+import time
+
+import fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps TensorFlow quiet)
+
+import gymnasium as gym
+import numpy as np
+
+import run
+from command_line import OneLineParser, number
+from loggers import TensorBoardLogger, TrainingLog
+from replay_buffer import ReplayBuffer
+
+
+class Clock(gym.Wrapper):
+    """Environment that notes the time of every step in `times`, in seconds."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.times = []
+
+    def step(self, action):
+        self.times.append(time.perf_counter())
+        return self.env.step(action)
+
+
+def train_tutorial(env, max_steps):
+    """Trains in `env` for `max_steps` steps with this tutorial."""
+    model = run.create_model(env)
+    replay_buffer = ReplayBuffer(run.REPLAY_BUFFER_SIZE, env.observation_space)
+    off = max_steps + 1
+    settings = {"max_steps": max_steps, "eval_every": off, "snapshot_every": off}
+    with tempfile.TemporaryDirectory() as logdir:
+        log = TrainingLog(TensorBoardLogger(logdir), max_steps, run.LOG_EVERY)
+        with contextlib.closing(log):
+            run.train(env, None, model, replay_buffer, log, logdir, "speed", None, **settings)
+
+
+def train_port(env, max_steps):
+    """Trains in `env` for `max_steps` steps with `model.predict` and `model.fit`.
+
+    Up to TRAIN_START it plays at random, to get there sooner.
+    """
+    model, target_model = run.create_model(env), run.create_model(env)
+    replay_buffer = ReplayBuffer(run.REPLAY_BUFFER_SIZE, env.observation_space)
+    n_actions = env.action_space.n
+    observation, _ = env.reset()
+
+    for step in range(1, max_steps + 1):
+        if step < run.TRAIN_START or np.random.random() < run.TRAIN_EPSILON:
+            action = env.action_space.sample()
+        else:
+            inputs = [observation[np.newaxis], np.ones((1, n_actions))]
+            action = model.predict(inputs, verbose=0).argmax()
+        next_observation, reward, terminated, truncated, _ = env.step(action)
+        done = terminated or truncated
+        replay_buffer.add(observation, action, reward, next_observation, done)
+        observation = env.reset()[0] if done else next_observation
+        if step < run.TRAIN_START:
+            continue
+
+        if step % run.TARGET_UPDATE_EVERY == 0:
+            target_model.set_weights(model.get_weights())
+        batch = replay_buffer.sample(run.BATCH_SIZE)
+        observations, actions, rewards, next_observations, dones = batch
+        inputs = [next_observations, np.ones((run.BATCH_SIZE, n_actions))]
+        next_q_values = target_model.predict(inputs, verbose=0).max(axis=1)
+        targets = rewards + run.DISCOUNT_FACTOR_GAMMA * np.where(dones, 0, next_q_values)
+        masks = np.eye(n_actions)[actions]
+        masked_targets = masks * targets[:, np.newaxis]
+        model.fit([observations, masks], masked_targets, batch_size=run.BATCH_SIZE, verbose=0)
+
+
+def train_stable_baselines3(env, max_steps):
+    """Trains in `env` for `max_steps` steps with Stable-Baselines3."""
+    from stable_baselines3 import DQN  # here, so that PyTorch is in no other's process
+
+    agent = DQN(
+        "MlpPolicy",
+        env,
+        policy_kwargs={"net_arch": [32, 32]},
+        learning_rate=run.LEARNING_RATE,
+        max_grad_norm=1,
+        batch_size=run.BATCH_SIZE,
+        buffer_size=run.REPLAY_BUFFER_SIZE,
+        gamma=run.DISCOUNT_FACTOR_GAMMA,
+        learning_starts=run.TRAIN_START,
+        train_freq=1,
+        gradient_steps=1,
+        target_update_interval=run.TARGET_UPDATE_EVERY,
+        exploration_initial_eps=run.TRAIN_EPSILON,
+        exploration_final_eps=run.TRAIN_EPSILON,
+        device="cpu",
+    )
+    agent.learn(max_steps)
+
+
+CONTENDERS = {  # training function, learning steps timed: a few seconds of each
+    "tutorial": (train_tutorial, 20000),
+    "literal-port": (train_port, 50),
+    "Stable-Baselines3": (train_stable_baselines3, 3000),
+}
+
+
+def measure(name):
+    """Learning steps per second of one of `CONTENDERS`, measured in this process."""
+    train, steps = CONTENDERS[name]
+    env = Clock(gym.make("MountainCar-v0"))
+    train(env, run.TRAIN_START + steps // 10 + steps)
+    return steps / (env.times[-1] - env.times[-1 - steps])
+
+
+def main():
+    parser = OneLineParser(prog="speed", description="Compares training speeds.")
+    add = parser.add_argument
+    add("--rounds", type=number(1, 1000), default=3, help="measurements of each (default: 3)")
+    add("--only", choices=CONTENDERS, help="measure one once, in this process")
+    args = parser.parse_args()
+    if importlib.util.find_spec("stable_baselines3") is None:
+        parser.error("no Stable-Baselines3: pip install -r experiments/requirements.txt")
+    if args.only:
+        return print(measure(args.only))
+
+    rates = {name: [] for name in CONTENDERS}
+    for name in list(CONTENDERS) * args.rounds:
+        command = [sys.executable, "-m", "experiments.speed", "--only", name]
+        process = subprocess.run(command, capture_output=True, text=True)
+        if process.returncode:
+            sys.exit(process.stderr)
+        rates[name].append(float(process.stdout.splitlines()[-1]))
+        print(f"{name} {rates[name][-1]:.1f} steps/s", file=sys.stderr)
+    median = {name: np.median(rates[name]) for name in CONTENDERS}
+    baselines = ["literal-port", "Stable-Baselines3"]
+    print(f"{'steps/s':17} {'median':>7} {'min - max':>17}", *(f"/ {name}" for name in baselines))
+    for name, values in rates.items():
+        ratios = (f"{median[name] / median[other]:{len(other) + 2}.2f}" for other in baselines)
+        interval = f"{min(values):.1f} - {max(values):.1f}"
+        print(f"{name:17} {median[name]:7.1f} {interval:>17}", *ratios)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,29 @@
+import runpy
+import sys
+from pathlib import Path
+
+import run  # isort: skip (before Keras, to keep TensorFlow quiet)
+
+import keras
+import pytest
+
+ROOT = Path(run.__file__).parent
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Runs `python run.py ARGUMENTS` in an empty directory: gives exit status, output, errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        keras.backend.clear_session()  # layers are named as in a new process
+        monkeypatch.setattr(sys, "argv", ["run.py", *map(str, arguments)])
+        status = 0
+        try:
+            runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
+        except SystemExit as error:
+            status = error.code or 0
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call

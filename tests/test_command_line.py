@@ -1,0 +1,92 @@
+"""Wrong input: one line with the value and the remedy, status 2, nothing made."""
+
+import gymnasium as gym
+import pytest
+
+import run
+
+
+class Continuous(gym.Env):
+    observation_space = gym.spaces.Box(-1, 1, (2,))
+    action_space = gym.spaces.Box(-1, 1, (1,))
+
+
+class CountsFromOne(Continuous):
+    action_space = gym.spaces.Discrete(3, start=1)
+
+
+class Picture(Continuous):
+    observation_space = gym.spaces.Box(0, 255, (8, 8, 3), "uint8")
+    action_space = gym.spaces.Discrete(2)
+
+
+class Words(Picture):
+    observation_space = gym.spaces.Dict(a=gym.spaces.Discrete(2))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def environments():
+    for env in (Continuous, CountsFromOne, Picture, Words):
+        gym.register(f"{env.__name__}-v0", env)
+    yield
+    for env in (Continuous, CountsFromOne, Picture, Words):
+        del gym.registry[f"{env.__name__}-v0"]
+
+
+WRONG = {
+    "--env NoSuchCar-v0": "NoSuchCar",
+    "--env MountainCar-v7": "MountainCar-v7",
+    "--env no_such_module:Car-v0": "no_such_module",
+    "--env Continuous-v0": "are not discrete",
+    "--env CountsFromOne-v0": "counted from 0",
+    "--env Picture-v0": "no vector",
+    "--env Words-v0": "no vector",
+    "--model missing.h5": "missing.h5 is no file",
+    "--model text.h5": "text.h5 is no readable snapshot",
+    "--model cart-pole-1.h5": "(4, 32)",
+    "--learning-rate 0": "'0' is no number from",
+    "--learning-rate nan": "'nan' is no number from",
+    "--learning-rate fast": "'fast' is no number from",
+    "--discount-factor-gamma 1.01": "'1.01' is no number from 0.0 to 1.0",
+    "--train-epsilon -0.1": "'-0.1' is no number from 0.0 to 1.0",
+    "--eval-epsilon inf": "'inf' is no number from 0.0 to 1.0",
+    "--batch-size 0": "'0' is no whole number from 1",
+    "--max-steps 1.5": "'1.5' is no whole number from 1",
+    "--max-steps 99999999999": "'99999999999' is no whole number",
+    "--seed -1": "'-1' is no whole number from 0",
+    "--seed 4294967296": "'4294967296' is no whole number from 0 to 4294967295",
+    "--batch-size 3000": "BATCH_SIZE 3000 has to be at most TRAIN_START 2000",
+    "--train-start 20000": "TRAIN_START 20000 has to be at most Q_VALIDATION_SIZE 10000",
+    "--replay-buffer-size 5000": "Q_VALIDATION_SIZE 10000 has to be at most REPLAY_BUFFER_SIZE 5000",
+    "--eval-every 5000": "Q_VALIDATION_SIZE 10000 has to be at most EVAL_EVERY 5000",
+    "--name taken": "taken-log exists",
+    "--name a/b": "'a/b' is no plain file name",
+    "--name ..": "'..' is no plain file name",
+    "--name .": "'.' is no plain file name",
+    "--name=": "'' is no plain file name",
+    "--name=a\nb": "is no plain file name",
+    "--name=a\0b": "is no plain file name",
+    "--name " + 300 * "x": "File name too long",
+    "--eval": "need a trained --model",
+    "--gif car.gif": "need a trained --model",
+    "--model cart-pole-1.h5 --eval --name x": "--name names a training",
+    "--model cart-pole-1.h5 --gif cart-pole-1.h5": "is no .gif file",
+    "--model cart-pole-1.h5 --gif nowhere/car.gif": "in a directory to write to",
+    "--max-step 5": "--max-step 5",
+    "5": "unrecognized arguments: 5",
+}
+
+
+@pytest.mark.parametrize("arguments", WRONG)
+def test_wrong_input_ends_in_one_line_and_makes_nothing(arguments, command, tmp_path):
+    (tmp_path / "text.h5").write_text("weights")
+    (tmp_path / "taken-log").mkdir()
+    run.save_model(run.create_model(gym.make("CartPole-v1")), 1, tmp_path, "cart-pole")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    words = arguments.split(" ") if "=" not in arguments else [arguments]
+    status, _, errors = command("--max-steps", 1, *words)  # ends soon where it isn't refused
+    assert status == 2
+    assert errors.startswith("run.py: ")
+    assert WRONG[arguments] in errors
+    assert errors.count("\n") == 1
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before

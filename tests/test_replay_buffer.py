@@ -1,0 +1,115 @@
+import time
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from replay_buffer import ReplayBuffer
+
+SPACE = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+
+def add_numbered(buffer, number):
+    """Adds a transition each field of which tells its number; returns it."""
+    observation = np.array([number, -number], np.float32)
+    transition = observation, number % 3, float(number), observation + 1, number % 2 == 0
+    buffer.add(*transition)
+    return transition
+
+
+def rows(batch):
+    """The transitions of a batch as comparable tuples."""
+    return {(*o.tolist(), a, r, *n.tolist(), d) for o, a, r, n, d in zip(*batch, strict=True)}
+
+
+@given(size=st.integers(1, 20), count=st.integers(1, 60))
+def test_keeps_exactly_the_newest_transitions(size, count):
+    buffer, everything = ReplayBuffer(size, SPACE, seed=0), []
+    for number in range(count):
+        everything.append(add_numbered(buffer, number))
+        assert len(buffer) == min(number + 1, size)
+    newest = rows(zip(*everything[-size:], strict=True))
+    assert rows(buffer.sample(40 * size)) == newest
+
+
+@given(batch_size=st.integers(0, 50), count=st.integers(1, 30))
+def test_a_batch_has_the_asked_number_of_whole_transitions(batch_size, count):
+    buffer = ReplayBuffer(10, SPACE, seed=1)
+    added = [add_numbered(buffer, number) for number in range(count)]
+    batch = buffer.sample(batch_size)
+    assert [len(array) for array in batch] == [batch_size] * 5
+    assert rows(batch) <= rows(zip(*added, strict=True))
+
+
+def test_samples_uniformly_and_with_replacement():
+    buffer = ReplayBuffer(10, SPACE, seed=2)
+    for number in range(15):
+        add_numbered(buffer, number)
+    _, _, rewards, _, _ = buffer.sample(100_000)
+    numbers, counts = np.unique(rewards, return_counts=True)
+    assert numbers.tolist() == list(range(5, 15))
+    # Each count is binomial with a standard deviation of 95.
+    assert np.abs(counts - 10_000).max() < 5 * 95
+
+
+def test_a_batch_does_not_change_when_the_buffer_does():
+    buffer = ReplayBuffer(1, SPACE, seed=0)
+    add_numbered(buffer, 1)
+    batch = buffer.sample(1)
+    add_numbered(buffer, 2)
+    assert rows(batch) == {(1.0, -1.0, 1, 1.0, 2.0, 0.0, False)}
+
+
+def test_the_same_seed_draws_the_same_batches_whatever_else_is_drawn():
+    def batches(seed):
+        buffer = ReplayBuffer(100, SPACE, seed)
+        for number in range(100):
+            add_numbered(buffer, number)
+        for _ in range(3):
+            np.random.random()
+            yield buffer.sample(8)[2].tolist()
+
+    assert list(batches(5)) == list(batches(5))
+    assert list(batches(5)) != list(batches(6))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16, np.uint8])
+def test_observations_have_the_shape_and_dtype_of_the_environments(dtype):
+    buffer = ReplayBuffer(4, gym.spaces.Box(0, 100, (3,), dtype), seed=0)
+    buffer.add(np.array([1, 2, 3], dtype), 1, -1.0, np.array([4, 5, 6], dtype), True)
+    observations, actions, rewards, next_observations, dones = buffer.sample(2)
+    assert observations.dtype == next_observations.dtype == dtype
+    assert observations.tolist() == [[1, 2, 3]] * 2
+    assert next_observations.tolist() == [[4, 5, 6]] * 2
+    assert (actions.dtype, rewards.dtype, dones.dtype) == (np.int64, np.float32, bool)
+
+
+def test_adding_and_sampling_cost_the_same_in_a_large_buffer():
+    def seconds(size):
+        buffer = ReplayBuffer(size, SPACE, seed=0)
+        for _ in range(1000):
+            add_numbered(buffer, 1)
+        buffer.added = size  # full
+        for array in (buffer.observations, buffer.next_observations):
+            array[:] = 0  # touched, so that the operating system has given the memory
+        times = []
+        for _ in range(200):
+            start = time.perf_counter()
+            for number in range(5):
+                add_numbered(buffer, number)
+                buffer.sample(64)
+            times.append(time.perf_counter() - start)
+        return np.median(times)
+
+    # A list that is searched or shifted would cost 1,000 times as much; noise and the processor's
+    # caches may cost a few times as much.
+    assert seconds(1_000_000) < 10 * seconds(1_000)
+
+
+def test_refuses_a_size_of_nothing_and_a_sample_of_nothing():
+    with pytest.raises(ValueError, match="at least 1 transition, not 0"):
+        ReplayBuffer(0, SPACE)
+    with pytest.raises(ValueError, match="empty"):
+        ReplayBuffer(1, SPACE).sample(1)

@@ -1,0 +1,155 @@
+"""Loading reads weights, old and new, and runs nothing that a file brings along."""
+
+import json
+import os
+import pickle
+
+import gymnasium as gym
+import h5py
+import keras
+import numpy as np
+import pytest
+
+import run
+from snapshots import SnapshotError, load_weights
+
+
+@pytest.fixture(scope="module")
+def env():
+    return gym.make("MountainCar-v0")
+
+
+@pytest.fixture
+def model(env):
+    keras.utils.set_random_seed(0)
+    return run.create_model(env)
+
+
+@pytest.fixture
+def other(env):
+    keras.utils.set_random_seed(1)
+    return run.create_model(env)
+
+
+def same_weights(model, other):
+    pairs = zip(model.get_weights(), other.get_weights(), strict=True)
+    return all(np.array_equal(a, b) for a, b in pairs)
+
+
+def write_as_keras_2_1_5(model, filename):
+    """Writes weights and architecture in the format of 2018, which Keras 3 refuses to load."""
+    dense = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
+    inputs = [
+        {"class_name": "InputLayer", "name": name, "config": {"batch_input_shape": [None, size]}}
+        for name, size in [("observations_input", 2), ("action_mask", 3)]
+    ]
+    layers = [inputs[0], *({"class_name": "Dense", "name": layer.name} for layer in dense)]
+    layers += [inputs[1], {"class_name": "Multiply", "name": "multiply_1"}]
+    with h5py.File(filename, "w") as file:
+        file.attrs["keras_version"] = b"2.1.5-tf"
+        file.attrs["backend"] = b"tensorflow"
+        config = {"class_name": "Model", "config": {"name": "model_1", "layers": layers}}
+        file.attrs["model_config"] = json.dumps(config).encode()
+        group = file.create_group("model_weights")
+        group.attrs["layer_names"] = [layer["name"].encode() for layer in layers]
+        for layer in layers:
+            group.create_group(layer["name"]).attrs["weight_names"] = np.array([], "S1")
+        for layer in dense:
+            names = [f"{layer.name}/kernel:0", f"{layer.name}/bias:0"]
+            group[layer.name].attrs["weight_names"] = [name.encode() for name in names]
+            for name, weight in zip(names, layer.get_weights(), strict=True):
+                group[layer.name][name] = weight
+
+
+def test_a_saved_model_loads_with_the_same_weights(model, other, tmp_path, capsys):
+    filename = run.save_model(model, 50000, tmp_path, "x")
+    assert filename == str(tmp_path / "x-50000.h5")
+    assert capsys.readouterr().out == f"Saved {filename}\n"
+    load_weights(other, filename)
+    assert same_weights(model, other)
+
+
+def test_a_snapshot_of_2018_loads(model, other, tmp_path):
+    write_as_keras_2_1_5(model, tmp_path / "old.h5")
+    with pytest.raises(Exception):  # noqa: B017 (Keras raises one or another)
+        keras.models.load_model(tmp_path / "old.h5")
+    load_weights(other, str(tmp_path / "old.h5"))
+    assert same_weights(model, other)
+
+
+def test_a_lambda_layer_is_refused_and_never_run(env, model, tmp_path):
+    trap = tmp_path / "trap"
+    name = str(trap)
+    spring = keras.layers.Lambda(lambda x: open(name, "w") and x, output_shape=(3,))
+    hostile = keras.Model(model.inputs, spring(model.output))
+    trap.unlink(missing_ok=True)
+    hostile.save(tmp_path / "hostile.h5")
+    before = model.get_weights()
+    with pytest.raises(SnapshotError, match="Lambda"):
+        load_weights(model, str(tmp_path / "hostile.h5"))
+    assert not trap.exists()
+    assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), before, strict=True))
+
+
+class Payload:
+    def __init__(self, trap):
+        self.trap = trap
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.trap),)
+
+
+def test_a_pickled_payload_is_refused_and_never_run(model, tmp_path):
+    trap = tmp_path / "trap"
+    payload = pickle.dumps(Payload(trap))
+    (tmp_path / "pickle.h5").write_bytes(payload)
+    np.save(tmp_path / "array.h5.npy", np.array([Payload(trap)], object), allow_pickle=True)
+    with h5py.File(tmp_path / "inside.h5", "w") as file:
+        group = file.create_group("model_weights")
+        group.attrs["layer_names"] = [b"dense"]
+        group.create_group("dense").attrs["weight_names"] = [b"kernel:0"]
+        group["dense"]["kernel:0"] = np.void(payload)
+    for name in ("pickle.h5", "array.h5.npy", "inside.h5"):
+        with pytest.raises(SnapshotError):
+            load_weights(model, str(tmp_path / name))
+    assert not trap.exists()
+
+
+def test_a_snapshot_of_another_shape_is_refused_with_both_shapes(model, tmp_path):
+    cart_pole = run.create_model(gym.make("CartPole-v1"))
+    filename = run.save_model(cart_pole, 1, tmp_path, "x")
+    with pytest.raises(SnapshotError, match=r"\(4, 32\).*\(2, 32\)"):
+        load_weights(model, filename)
+
+
+def test_files_that_are_no_snapshots_are_refused(model, tmp_path):
+    (tmp_path / "text.h5").write_text("weights")
+    (tmp_path / "empty.h5").write_bytes(b"")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["numbers"] = np.arange(3)
+    for name in ("text.h5", "empty.h5", "other.h5", "missing.h5", "."):
+        with pytest.raises(SnapshotError, match=str(tmp_path)) as error:
+            load_weights(model, str(tmp_path / name))
+        assert "\n" not in str(error.value)
+
+
+def test_a_snapshot_cut_short_is_refused(model, tmp_path):
+    filename = run.save_model(model, 1, tmp_path, "x")
+    content = (tmp_path / "x-1.h5").read_bytes()
+    (tmp_path / "x-1.h5").write_bytes(content[: len(content) // 2])
+    with pytest.raises(SnapshotError):
+        load_weights(model, filename)
+
+
+def test_a_reader_that_crashes_or_hangs_ends_in_a_line(model, tmp_path, monkeypatch):
+    filename = run.save_model(model, 1, tmp_path, "x")
+    monkeypatch.setattr("snapshots.MAX_SECONDS", 0.001)
+    with pytest.raises(SnapshotError, match="within 0.001 seconds"):
+        load_weights(model, filename)
+    monkeypatch.undo()
+    crash = tmp_path / "crash"
+    crash.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    crash.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(crash))
+    with pytest.raises(SnapshotError, match="HDF5 library fails"):
+        load_weights(model, filename)

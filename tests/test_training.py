@@ -1,0 +1,204 @@
+"""Whole training runs from the command line, short ones."""
+
+import re
+from collections import Counter
+from itertools import pairwise
+
+import gymnasium as gym
+import h5py
+import keras
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import run
+
+SHORT = (
+    "--train-start 100 --batch-size 16 --q-validation-size 200 --target-update-every 100 "
+    "--max-steps 1200 --eval-every 400 --eval-steps 450 --snapshot-every 600 --log-every 200"
+).split()
+TIMINGS = {"episode_seconds", "steps_per_second", "memory_used"}
+
+
+def scalars(logdir):
+    events = EventAccumulator(str(logdir), size_guidance={"scalars": 0}).Reload()
+    return {
+        tag: [(event.step, event.value) for event in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+    }
+
+
+def arrays(filename):
+    """Every array of an .h5 file: weights and the optimizer's state."""
+    found = {}
+    with h5py.File(filename) as file:
+        file.visititems(
+            lambda name, item: found.update({name: item[()]}) if hasattr(item, "dtype") else None
+        )
+    return found
+
+
+def same_arrays(filename, other):
+    ours, theirs = arrays(filename), arrays(other)
+    return len(ours) == len(theirs) and all(
+        np.array_equal(a, b) for a, b in zip(ours.values(), theirs.values(), strict=True)
+    )
+
+
+def test_two_runs_with_one_seed_are_bit_identical_and_another_seed_is_not(command, tmp_path):
+    for name, seed in [("a", 5), ("b", 5), ("c", 6)]:
+        status, _, errors = command("--name", name, "--seed", seed, *SHORT, "--train-epsilon", 0.5)
+        assert (status, errors) == (0, "")
+    a, b, c = (scalars(tmp_path / f"{name}-log") for name in "abc")
+    for tag in a.keys() - TIMINGS:
+        assert a[tag] == b[tag]
+    assert a["loss"] != c["loss"]
+    for step in ("600", "1200", "best"):
+        assert same_arrays(f"a-log/a-{step}.h5", f"b-log/b-{step}.h5")
+    assert not same_arrays("a-log/a-1200.h5", "c-log/c-1200.h5")
+
+
+def test_a_run_prints_and_writes_what_the_readme_says(command, tmp_path):
+    status, output, errors = command("--name", "x", "--seed", 1, *SHORT)
+    assert (status, errors) == (0, "")
+    assert "Seed 1\n" in output
+    assert "observations_input" in output
+    assert "Created x-log\n" in output
+    line = (
+        r"^episode 1 steps 200/200 loss \d\.\d{7} return -200\.0 "
+        r"in \d+\.\d\ds \d+\.\d steps/s \d+\.\d/\d+\.\d GB RAM$"
+    )
+    assert re.search(line, output, re.MULTILINE)
+    line = (
+        r"^Evaluation\nepisode 2 step 400 episode_return_avg -200\.000 avg_max_q_value -\d\.\d{3}$"
+    )
+    assert re.search(line, output, re.MULTILINE)
+    for step in ("best", 600, 1200):
+        assert f"Saved x-log/x-{step}.h5\n" in output
+    names = Counter(path.name.split(".")[0] for path in (tmp_path / "x-log").iterdir())
+    assert names == {"events": 1, "x-600": 1, "x-1200": 1, "x-best": 1}
+    found = scalars("x-log")
+    logged = [step for step, _ in found["loss"]]
+    assert logged == [200, 400, 600, 800, 1000, 1200]
+    for tag in ("episode_return", "episode_steps", *TIMINGS):
+        assert [step for step, _ in found[tag]] == logged
+    for tag in ("episode_return_avg", "avg_max_q_value"):
+        assert [step for step, _ in found[tag]] == [400, 800, 1200]
+    assert len(found) == 8
+
+
+def test_keras_opens_the_snapshots(command):
+    command("--name", "x", "--seed", 1, *SHORT)
+    env = gym.make("MountainCar-v0")
+    observations = np.array([[-0.5, 0.0], [0.1, 0.02]], np.float32)
+    theirs = keras.models.load_model("x-log/x-1200.h5")
+    ours = run.load_or_create_model(env, "x-log/x-1200.h5")
+    q_values = theirs.predict([observations, np.ones((2, 3))], verbose=0)
+    np.testing.assert_allclose(run.predict(env, ours, observations), q_values, rtol=1e-6)
+
+
+def test_evaluating_a_snapshot_twice_with_one_seed_prints_the_same(command):
+    command("--env", "CartPole-v1", "--name", "x", "--seed", 1, *SHORT)
+    evaluation = ["--env", "CartPole-v1", "--model", "x-log/x-best.h5", "--eval"]
+    lines = []
+    for seed in (9, 9, 10):
+        status, output, errors = command(*evaluation, "--seed", seed, "--eval-epsilon", 0.2)
+        assert (status, errors) == (0, "")
+        lines.append(output.splitlines()[-1])
+    assert re.fullmatch(r"episode_return_avg \d+\.\d{3}", lines[0])
+    assert lines[0] == lines[1] != lines[2]
+
+
+def test_an_evaluation_leaves_the_training_run_as_it_was(command):
+    # The same training with and without evaluations, and with longer ones.
+    command("--name", "a", "--seed", 3, *SHORT)
+    command("--name", "b", "--seed", 3, *SHORT, "--eval-every", 1200)
+    command("--name", "c", "--seed", 3, *SHORT, "--eval-steps", 777, "--eval-epsilon", 0.5)
+    assert same_arrays("a-log/a-1200.h5", "b-log/b-1200.h5")
+    assert same_arrays("a-log/a-1200.h5", "c-log/c-1200.h5")
+    assert scalars("a-log")["episode_return"] == scalars("c-log")["episode_return"]
+
+
+def test_every_transition_stored_is_one_that_happened(command, monkeypatch):
+    from replay_buffer import ReplayBuffer
+
+    stored, add = [], ReplayBuffer.add
+    monkeypatch.setattr(ReplayBuffer, "add", lambda self, *t: (stored.append(t), add(self, *t)))
+    command("--name", "x", "--seed", 3, *SHORT)
+    env = gym.make("MountainCar-v0")
+    env.reset()
+    assert len(stored) == 1200
+    for observation, action, reward, next_observation, _ in stored:
+        env.unwrapped.state = observation.astype(float)
+        expected, *_ = env.unwrapped.step(action)
+        np.testing.assert_allclose(next_observation, expected, atol=1e-6)
+        assert reward == -1
+    for (_, _, _, end, done), (start, *_) in pairwise(stored):
+        assert done or np.array_equal(end, start)
+
+
+def test_each_function_is_traced_once_in_a_whole_run(command, monkeypatch):
+    calls, original = [], keras.Model.__call__
+    monkeypatch.setattr(
+        keras.Model,
+        "__call__",
+        lambda self, *a, **k: (calls.append(self), original(self, *a, **k))[1],
+    )
+    command("--name", "x", "--seed", 3, *SHORT)
+    # Python calls a model while it traces, and not for the 1,101 updates, 2,550 greedy actions and
+    # 3 evaluations that follow: once for each of the update's two models, the greedy action in
+    # training, that in evaluation, and the Q-values of the validation observations.
+    assert len(calls) == 5
+    assert len(set(calls)) == 2
+
+
+def test_best_holds_the_weights_of_the_best_evaluation(command, monkeypatch):
+    averages, weights = iter([-150.0, -120.0, -130.0]), []
+    monkeypatch.setattr(
+        run,
+        "evaluate",
+        lambda env, model, *_: (weights.append(model.get_weights()), next(averages))[1],
+    )
+    assert run.main(run.parse_args(["--name", "x", "--seed", "3", *SHORT])) == -130.0
+    best = run.load_or_create_model(gym.make("MountainCar-v0"), "x-log/x-best.h5").get_weights()
+    assert all(np.array_equal(a, b) for a, b in zip(best, weights[1], strict=True))
+
+
+def test_a_model_starts_a_new_training_from_its_weights(command, tmp_path):
+    command("--name", "a", "--seed", 3, *SHORT)
+    one_step = ["--max-steps", 1, "--seed", 4]
+    assert command("--name", "b", "--model", "a-log/a-1200.h5", *one_step)[0] == 0
+    env = gym.make("MountainCar-v0")
+    a = run.load_or_create_model(env, "a-log/a-1200.h5").get_weights()
+    b = run.load_or_create_model(env, "b-log/b-1.h5").get_weights()
+    assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_runs_started_in_one_minute_get_directories_of_their_own(command, tmp_path, monkeypatch):
+    monkeypatch.setattr("time.strftime", lambda form: "06-07-18-39")
+    for _ in range(3):
+        assert command("--max-steps", 1)[0] == 0
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"06-07-18-39-log", "06-07-18-39-2-log", "06-07-18-39-3-log"}
+    assert (tmp_path / "06-07-18-39-2-log" / "06-07-18-39-2-1.h5").exists()
+
+
+def test_a_run_without_a_seed_can_be_repeated_with_the_one_it_printed(command):
+    _, output, _ = command("--name", "a", *SHORT)
+    seed = re.search(r"^Seed (\d+)$", output, re.MULTILINE)[1]
+    command("--name", "b", "--seed", seed, *SHORT)
+    assert same_arrays("a-log/a-1200.h5", "b-log/b-1200.h5")
+
+
+def test_the_self_check_leaves_nothing_behind(command, tmp_path):
+    status, output, errors = command("--test")
+    assert (status, errors) == (0, "")
+    assert output.endswith("The installation works: the network was trained, saved and loaded.\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Acrobot-v1"])
+def test_other_environments_with_vectors_and_discrete_actions_train(command, env_id):
+    status, output, errors = command("--env", env_id, "--name", "x", "--seed", 1, *SHORT)
+    assert (status, errors) == (0, "")
+    assert "step 1200 episode_return_avg" in output
