@@ -4,9 +4,11 @@ import argparse
 import contextlib
 import itertools
 import os
-import time
+import sys
 
 import gymnasium as gym
+
+from checkpoints import versions
 
 
 class WrongInput(ValueError):
@@ -46,34 +48,6 @@ def make_env(env_id, render_mode=None):
     return env
 
 
-def make_logdir(name=None):
-    """Makes NAME-log, the directory of a new run, and never one that exists.
-
-    Args:
-        name: name of the run; None for the local time, with a number added where that is taken.
-
-    Returns:
-        (name, logdir).
-
-    Raises:
-        WrongInput: the directory exists or can't be made.
-    """
-    start, attempt = time.strftime("%m-%d-%H-%M"), 1
-    while True:
-        logdir = f"{name or start}-log" if attempt == 1 else f"{start}-{attempt}-log"
-        try:
-            os.mkdir(logdir)
-        except FileExistsError as error:
-            if name:
-                raise WrongInput(f"--name {name}: {logdir} exists; choose another name") from error
-            attempt += 1
-        except OSError as error:
-            raise WrongInput(f"{logdir} can't be made: {error.strerror}") from error
-        else:
-            print(f"Created {logdir}")
-            return logdir.removesuffix("-log"), logdir
-
-
 def number(smallest, largest):
     """Type of an option: a number in a closed interval, a whole one if `smallest` is an int."""
 
@@ -92,7 +66,13 @@ class OneLineParser(argparse.ArgumentParser):
     """Reports wrong input in one line on standard error, and exits with status 2."""
 
     def error(self, message):
-        self.exit(2, f"{self.prog}: {' '.join(message.split())}\n")
+        sys.exit(one_line(message, status=2))
+
+
+def one_line(message, status):
+    """Prints a message on one line of standard error; returns the exit status."""
+    print(f"{os.path.basename(sys.argv[0])}:", *str(message).split(), file=sys.stderr)
+    return status
 
 
 def check_args(parser, args):
@@ -120,7 +100,44 @@ def check_args(parser, args):
         parser.error(f"--gif {args.gif!r} is no .gif file in a directory to write to")
     if args.images and not os.access(".", os.W_OK):
         parser.error(f"--images can't write to the current directory, {os.getcwd()}")
+    if args.resume is not None:
+        for option in ("model", "name", "seed", "test", "view", "eval", "images", "gif"):
+            if getattr(args, option) not in (None, False):
+                parser.error(f"--resume goes on with a run as it was started; leave out --{option}")
     if args.play and not args.model:
         parser.error("--view, --eval, --images and --gif need a trained --model X.h5")
     if args.play and name is not None:
         parser.error("--name names a training, and --view, --eval, --images and --gif only play")
+
+
+def check_resumed(parser, args, description):
+    """Ends the program where options contradict the run to resume; warns of other libraries.
+
+    Args:
+        parser: `OneLineParser`.
+        args: what it has parsed, with the run's settings as defaults.
+        description: what `open_run` says of the run.
+    """
+    for name, value in description["settings"].items():
+        if name != "max_steps" and getattr(args, name) != value:
+            parser.error(
+                f"--{name.replace('_', '-')} {getattr(args, name)} contradicts {args.resume}, "
+                f"which runs with {value}; leave it out"
+            )
+    step = description["step"]
+    if args.max_steps <= step:
+        parser.error(
+            f"{args.resume} has done its {step} steps; --max-steps with more lets it go on"
+        )
+    own, others = versions(), description["versions"]
+    changed = [
+        f"{name} {others.get(name)}, now {own[name]}"
+        for name in own
+        if own[name] != others.get(name)
+    ]
+    if changed:
+        one_line(
+            f"warning: {args.resume} was made with {', '.join(changed)}; "
+            "it goes on, but may not end as it would have",
+            status=0,
+        )

@@ -4,13 +4,14 @@ import contextlib
 import time
 
 import psutil
-from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api as hparams
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tqdm import tqdm
 
 GIGABYTE = 1024**3  # bytes
+COUNTERS = ("episode", "last_logged_step", "episode_steps", "episode_return")
 
 
 class TensorBoardLogger:
@@ -41,6 +42,12 @@ class TensorBoardLogger:
         self._write(hparams.hparams_config_pb(columns, results), step=0)
         self._write(hparams.hparams_pb(hyperparameters, trial_id=self.logdir), step=0)
 
+    def log_restart(self, step):
+        """Tells TensorBoard that what an earlier event file has from `step` on is superseded."""
+        start = SessionLog(status=SessionLog.START)
+        self.writer.add_event(Event(session_log=start, step=step, wall_time=time.time()))
+        self.writer.flush()
+
     def close(self):
         """Closes the event file."""
         self.writer.close()
@@ -54,18 +61,35 @@ class TrainingLog:
     """Follows a training run: times its episodes, and prints and logs them now and then.
 
     Args:
-        logger: `TensorBoardLogger` that gets the scalars.
-        max_steps: steps of the whole run, for the progress bar.
         log_every: at least this many steps lie between two log lines.
     """
 
-    def __init__(self, logger, max_steps, log_every):
-        self.logger = logger
+    def __init__(self, log_every):
         self.log_every = log_every
         self.episode = 1
         self.last_logged_step = 0
-        self.bar = tqdm(total=max_steps, unit=" steps", disable=None)
         self._start_episode()
+
+    def open(self, logger, max_steps, step=0):
+        """Begins to log.
+
+        Args:
+            logger: `TensorBoardLogger` that gets the scalars.
+            max_steps: steps of the whole run, for the progress bar.
+            step: how many of them have been done before.
+        """
+        self.logger = logger
+        self.bar = tqdm(total=max_steps, initial=step, unit=" steps", disable=None)
+        self.episode_start = time.perf_counter()
+
+    def get_state(self):
+        """What a resumed run goes on counting from: a dict of numbers."""
+        return {name: getattr(self, name) for name in COUNTERS}
+
+    def set_state(self, state):
+        """Takes what `get_state` has given."""
+        for name in COUNTERS:
+            setattr(self, name, state[name])
 
     def _start_episode(self):
         self.episode_steps = 0

@@ -1,6 +1,10 @@
 """The replay buffer: the newest transitions, from which training batches are drawn."""
 
+import json
+
 import numpy as np
+
+TRANSITION = ("observations", "actions", "rewards", "next_observations", "dones")
 
 
 class ReplayBuffer:
@@ -76,3 +80,26 @@ class ReplayBuffer:
             self.next_observations[rows],
             self.dones[rows],
         )
+
+    def get_state(self):
+        """The buffer's whole content and the state of its random generator: a dict of arrays."""
+        return {
+            "added": np.array(self.added),
+            "random": np.array(json.dumps(self.random.bit_generator.state)),
+            **{name: getattr(self, name)[: len(self)] for name in TRANSITION},
+        }
+
+    def set_state(self, state):
+        """Takes what `get_state` of a buffer of the same size has given.
+
+        Raises:
+            ValueError: the state is of another buffer.
+        """
+        self.added = int(state["added"])
+        self.random.bit_generator.state = json.loads(str(state["random"]))
+        for name in TRANSITION:
+            if state[name].shape != getattr(self, name)[: len(self)].shape:
+                raise ValueError(
+                    f"a state with {name} of the shape {state[name].shape} doesn't fit"
+                )
+            getattr(self, name)[: len(self)] = state[name]

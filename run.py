@@ -14,7 +14,16 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from command_line import OneLineParser, WrongInput, check_args, make_env, make_logdir, number
+from checkpoints import Checkpoint, CheckpointError, Episode, StopSignal, atomic, open_run
+from command_line import (
+    OneLineParser,
+    WrongInput,
+    check_args,
+    check_resumed,
+    make_env,
+    number,
+    one_line,
+)
 from loggers import TensorBoardLogger, TrainingLog
 from replay_buffer import ReplayBuffer
 from snapshots import SnapshotError, load_weights
@@ -29,6 +38,7 @@ REPLAY_BUFFER_SIZE = 50000  # transitions kept
 MAX_STEPS = 200000  # steps of one training run
 LOG_EVERY = 2000  # at least this many steps between log lines
 SNAPSHOT_EVERY = 50000  # steps between .h5 snapshots
+CHECKPOINT_EVERY = 10000  # steps between checkpoints, from which --resume goes on
 EVAL_EVERY = 20000  # steps between evaluations
 EVAL_STEPS = 10000  # steps of one evaluation
 EVAL_EPSILON = 0  # probability of a random action in evaluation: fully greedy
@@ -128,7 +138,8 @@ def epsilon_greedy_action(env, model, observation, epsilon):
 def save_model(model, step, logdir, name):
     """Saves weights, optimizer and architecture as LOGDIR/NAME-STEP.h5; returns the file's name."""
     filename = os.path.join(logdir, f"{name}-{step}.h5")
-    model.save(filename)
+    with atomic(filename) as partial:
+        model.save(partial)
     tqdm.write(f"Saved {filename}")
     return filename
 
@@ -171,10 +182,11 @@ def train(
     env,
     eval_env,
     model,
+    target_model,
     replay_buffer,
     log,
-    logdir,
-    name,
+    checkpoint,
+    stop,
     seed,
     discount_factor_gamma=DISCOUNT_FACTOR_GAMMA,
     batch_size=BATCH_SIZE,
@@ -194,23 +206,27 @@ def train(
         env: environment to learn in.
         eval_env: another one of the same kind, to evaluate in.
         model: Q-network of `create_model`, which is trained.
+        target_model: at first a copy of it, which follows it every `target_update_every` steps.
         replay_buffer: `ReplayBuffer` to fill and to learn from.
         log: `TrainingLog`.
-        logdir: directory of the snapshots.
-        name: name of the run, with which the snapshots' names begin.
+        checkpoint: `Checkpoint` that says where to start, and keeps what --resume needs.
+        stop: `StopSignal` that may ask to stop before the end.
         seed: seed of every evaluation.
         The others are the hyperparameters at the top of this file.
 
     Returns:
         Mean return of the last evaluation, a float; None without one.
-    """
-    target_model = keras.models.clone_model(model)
-    target_model.set_weights(model.get_weights())
-    loss = None
-    episode_return_avg, best_return = None, -np.inf
-    observation, _ = env.reset()
 
-    for step in range(1, max_steps + 1):
+    Raises:
+        FloatingPointError: the loss is not finite any more.
+        OSError: a file can't be written.
+    """
+    steps_done, best_return, episode_return_avg, q_validation_observations, observation = (
+        checkpoint.start()
+    )
+    logdir, name, loss = checkpoint.logdir, checkpoint.settings["name"], None
+
+    for step in range(steps_done + 1, max_steps + 1):
         action = epsilon_greedy_action(env, model, observation, train_epsilon)
         next_observation, reward, terminated, truncated, _ = env.step(action)
         done = terminated or truncated
@@ -223,6 +239,8 @@ def train(
                 target_model.set_weights(model.get_weights())
             batch = replay_buffer.sample(batch_size)
             loss = fit_batch(env, model, target_model, batch, gamma=discount_factor_gamma)
+            if not np.isfinite(loss):
+                raise FloatingPointError(f"the loss is {loss} at step {step}; {checkpoint}")
 
         if step == q_validation_size:
             q_validation_observations, *_ = replay_buffer.sample(q_validation_size)
@@ -234,12 +252,16 @@ def train(
             if episode_return_avg > best_return:
                 best_return = episode_return_avg
                 save_model(model, "best", logdir, name)
-        if step % snapshot_every == 0 or step == max_steps:
+        if step % snapshot_every == 0 or step == max_steps or stop.number:
             save_model(model, step, logdir, name)
 
         if done:
             log.end_episode(step, loss)
             observation, _ = env.reset()
+        if (done and checkpoint.is_due(step)) or step == max_steps or stop.number:
+            checkpoint.save(step, best_return, episode_return_avg, q_validation_observations)
+        if stop.number:
+            break
     return episode_return_avg
 
 
@@ -291,6 +313,7 @@ def parse_args(argv=None):
     add("--images", action="store_true", help="save the model's frames as EPISODE_STEP.png")
     add("--gif", metavar="FILE.gif", help="save the model's first episode as an animated GIF")
     add("--name", help="name of the run, for its directory NAME-log (default: the local time)")
+    add("--resume", metavar="NAME-log", help="go on with the run in this directory")
     add("--seed", type=number(0, 2**32 - 1), help="repeats a run (default: a fresh one, printed)")
     add("--env", metavar="ID", default="MountainCar-v0", help="environment (default: %(default)s)")
     add("--test", action="store_true", help="check the installation in a few seconds")
@@ -311,6 +334,7 @@ def parse_args(argv=None):
         ("max_steps", MAX_STEPS, count, "steps of one training run"),
         ("log_every", LOG_EVERY, count, "at least this many steps between log lines"),
         ("snapshot_every", SNAPSHOT_EVERY, count, "steps between .h5 snapshots"),
+        ("checkpoint_every", CHECKPOINT_EVERY, count, "steps between checkpoints, for --resume"),
         ("eval_every", EVAL_EVERY, count, "steps between evaluations"),
         ("eval_steps", EVAL_STEPS, count, "steps of one evaluation"),
         ("eval_epsilon", EVAL_EPSILON, chance, "probability of a random action in evaluation"),
@@ -326,14 +350,18 @@ def parse_args(argv=None):
             help=f"{meaning} (default: %(default)s)",
         )
     args = parser.parse_args(argv)
-    args.hyperparameters = {name: getattr(args, name) for name, *_ in hyperparameters}
     args.play = args.view or args.eval or args.images or args.gif is not None
-
     check_args(parser, args)
+    if args.resume is not None:
+        description, arrays = open_run(args.resume)
+        parser.set_defaults(**description["settings"], play=False, run=(description, arrays))
+        args = parser.parse_args(argv)
+        check_resumed(parser, args, description)
+    args.hyperparameters = {name: getattr(args, name) for name, *_ in hyperparameters}
     return args
 
 
-def play(args, seed):
+def play(args):
     """Evaluates a model as `--view`, `--eval`, `--images` and `--gif` ask; returns the average."""
     render_mode = None
     if args.images or args.gif:
@@ -344,9 +372,66 @@ def play(args, seed):
     model = load_or_create_model(env, args.model)
     frame_saver = FrameSaver(env, args.images, args.gif)
     with contextlib.closing(env), contextlib.closing(frame_saver):
-        average = evaluate(env, model, args.eval_steps, args.eval_epsilon, seed, frame_saver)
-    print(f"episode_return_avg {average:.3f}")
+        average = evaluate(env, model, args.eval_steps, args.eval_epsilon, args.seed, frame_saver)
+    print(
+        f"episode_return_avg {average:.3f}" if average == average else "No episode was completed."
+    )
     return average
+
+
+def start_training(args, env, eval_env):
+    """Makes what a training run needs, or finds it where `--resume` says, and trains.
+
+    Args:
+        args: what `parse_args` returns, with a seed.
+        env: environment to learn in.
+        eval_env: another one of the same kind.
+
+    Returns:
+        Mean return of the last evaluation, a float; None without one.
+    """
+    env = Episode(env)
+    set_seed(env, args.seed)
+    model = load_or_create_model(env, None if args.resume else args.model, args.learning_rate)
+    target_model = keras.models.clone_model(model)
+    target_model.set_weights(model.get_weights())
+    replay_buffer = ReplayBuffer(args.replay_buffer_size, env.observation_space, args.seed)
+    log = TrainingLog(args.log_every)
+    settings = {name: getattr(args, name) for name in (*args.hyperparameters, "env", "seed")}
+    settings["model"] = args.model or ""
+    every = settings["checkpoint_every"]
+    checkpoint = Checkpoint(settings, every, env, model, target_model, replay_buffer, log)
+    if args.resume:
+        checkpoint.restore(args.resume, *args.run)
+    else:
+        checkpoint.create_run(args.name)
+        print(f"Created {checkpoint.logdir}")
+    logger = TensorBoardLogger(checkpoint.logdir)
+    if args.resume:
+        logger.log_restart(checkpoint.saved_step + 1)
+    if not checkpoint.saved_step:
+        logger.log_hyperparameters(settings, metrics=["episode_return_avg", "avg_max_q_value"])
+    log.open(logger, args.max_steps, checkpoint.saved_step)
+
+    used = ("learning_rate", "replay_buffer_size", "log_every", "checkpoint_every")
+    loop = {name: getattr(args, name) for name in args.hyperparameters if name not in used}
+    with contextlib.closing(log), StopSignal() as stop:
+        episode_return_avg = train(
+            env,
+            eval_env,
+            model,
+            target_model,
+            replay_buffer,
+            log,
+            checkpoint,
+            stop,
+            args.seed,
+            **loop,
+        )
+    if stop.number and checkpoint.saved_step < args.max_steps:
+        print(f"Stopped. To go on: python run.py --resume {checkpoint.logdir}")
+        sys.exit(128 + stop.number)
+    return episode_return_avg
 
 
 def self_test(env_id):
@@ -371,36 +456,26 @@ def main(args):
         Mean return of the last evaluation, a float; None without one.
 
     Raises:
-        WrongInput, SnapshotError: before anything is made.
+        WrongInput, SnapshotError, CheckpointError: it can't be done; nothing has been made.
+        FloatingPointError, OSError: the training had to end.
     """
     if args.test:
         return self_test(args.env)
-    seed = secrets.randbelow(2**32) if args.seed is None else args.seed
-    print(f"Seed {seed}")
+    if args.seed is None:
+        args.seed = secrets.randbelow(2**32)
+    print(f"Seed {args.seed}")
     if args.play:
-        return play(args, seed)
-
-    settings = dict(args.hyperparameters)
-    env, eval_env = make_env(args.env), make_env(args.env)
-    set_seed(env, seed)
-    model = load_or_create_model(env, args.model, settings.pop("learning_rate"))
-    replay_buffer = ReplayBuffer(settings.pop("replay_buffer_size"), env.observation_space, seed)
-    name, logdir = make_logdir(args.name)
-    logger = TensorBoardLogger(logdir)
-    logger.log_hyperparameters(
-        {**args.hyperparameters, "env": args.env, "seed": seed, "model": args.model or ""},
-        metrics=["episode_return_avg", "avg_max_q_value"],
-    )
-    log = TrainingLog(logger, args.max_steps, settings.pop("log_every"))
-    with contextlib.closing(log):
-        return train(env, eval_env, model, replay_buffer, log, logdir, name, seed, **settings)
+        return play(args)
+    return start_training(args, make_env(args.env), make_env(args.env))
 
 
 if __name__ == "__main__":
     sys.stdout.reconfigure(line_buffering=True)
     try:
         main(parse_args())
-    except (WrongInput, SnapshotError) as error:
-        OneLineParser(prog="run.py").error(str(error))
+    except (WrongInput, SnapshotError, CheckpointError) as error:
+        sys.exit(one_line(error, status=2))
+    except (OSError, FloatingPointError) as error:
+        sys.exit(one_line(error, status=1))
     except KeyboardInterrupt:
         sys.exit(130)

@@ -5,9 +5,7 @@ import os
 import sys
 
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-if (
-    sys.platform == "linux"
-):  # SDL tries the named ones only, as trying Wayland in vain prints errors
+if sys.platform == "linux":  # SDL is to try only what is there: Wayland's library complains
     drivers = {"DISPLAY": "x11", "WAYLAND_DISPLAY": "wayland"}
     named = [driver for variable, driver in drivers.items() if os.environ.get(variable)]
     os.environ.setdefault("SDL_VIDEODRIVER", ",".join([*named, "offscreen"]))

@@ -57,7 +57,7 @@ WRONG = {
     "--seed 4294967296": "'4294967296' is no whole number from 0 to 4294967295",
     "--batch-size 3000": "BATCH_SIZE 3000 has to be at most TRAIN_START 2000",
     "--train-start 20000": "TRAIN_START 20000 has to be at most Q_VALIDATION_SIZE 10000",
-    "--replay-buffer-size 5000": "Q_VALIDATION_SIZE 10000 has to be at most REPLAY_BUFFER_SIZE 5000",
+    "--replay-buffer-size 5000": "10000 has to be at most REPLAY_BUFFER_SIZE 5000",
     "--eval-every 5000": "Q_VALIDATION_SIZE 10000 has to be at most EVAL_EVERY 5000",
     "--name taken": "taken-log exists",
     "--name a/b": "'a/b' is no plain file name",

@@ -5,8 +5,6 @@ import numpy as np
 import pytest
 
 import run
-from loggers import TensorBoardLogger, TrainingLog
-from replay_buffer import ReplayBuffer
 
 LENGTH = 5
 GAMMA = 0.8
@@ -46,30 +44,17 @@ def optimal_q_values():
 
 
 @pytest.mark.slow
-def test_training_finds_the_optimal_q_values_of_a_corridor(tmp_path):
-    env, eval_env = Corridor(), Corridor()
-    run.set_seed(env, 0)
-    model = run.create_model(env)
-    log = TrainingLog(TensorBoardLogger(tmp_path), max_steps=6000, log_every=1000)
-    episode_return_avg = run.train(
-        env,
-        eval_env,
-        model,
-        ReplayBuffer(2000, env.observation_space, seed=0),
-        log,
-        tmp_path,
-        "corridor",
-        seed=0,
-        discount_factor_gamma=GAMMA,
-        train_epsilon=1.0,  # Q-learning learns the optimal policy while it acts at random
-        train_start=200,
-        q_validation_size=500,
-        target_update_every=100,
-        max_steps=6000,
-        eval_every=6000,
-        eval_steps=1000,
+def test_training_finds_the_optimal_q_values_of_a_corridor(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # Q-learning learns the optimal policy while it acts at random: epsilon is 1.
+    args = run.parse_args(
+        f"--name corridor --seed 0 --discount-factor-gamma {GAMMA} --train-epsilon 1 "
+        "--train-start 200 --q-validation-size 500 --replay-buffer-size 2000 "
+        "--target-update-every 100 --max-steps 6000 --eval-every 6000 --eval-steps 1000".split()
     )
-    log.close()
+    episode_return_avg = run.start_training(args, Corridor(), Corridor())
+    env = Corridor()
+    model = run.load_or_create_model(env, "corridor-log/corridor-6000.h5")
     q_values = run.predict(env, model, np.eye(LENGTH, dtype=np.float32))
     np.testing.assert_allclose(q_values, optimal_q_values(), rtol=0.05)
     assert abs(episode_return_avg + (LENGTH + 1) / 2) < 0.2  # 1 to 5 steps, each as likely

@@ -49,7 +49,8 @@ def test_hyperparameters_are_recorded_for_the_hparams_page(logger, tmp_path):
 def test_a_log_line_at_the_end_of_an_episode_when_enough_steps_have_passed(
     logger, tmp_path, capsys
 ):
-    log = TrainingLog(logger, max_steps=1000, log_every=250)
+    log = TrainingLog(log_every=250)
+    log.open(logger, max_steps=1000)
     for step in range(1, 601):
         log.step(-1.0)
         if step % 100 == 0:
@@ -72,7 +73,8 @@ def test_a_log_line_at_the_end_of_an_episode_when_enough_steps_have_passed(
 
 
 def test_no_loss_is_logged_before_there_is_one(logger, tmp_path, capsys):
-    log = TrainingLog(logger, max_steps=10, log_every=1)
+    log = TrainingLog(log_every=1)
+    log.open(logger, max_steps=10)
     log.step(1.0)
     log.end_episode(1, loss=None)
     assert "loss none yet return 1.0" in capsys.readouterr().out
@@ -82,7 +84,8 @@ def test_no_loss_is_logged_before_there_is_one(logger, tmp_path, capsys):
 def test_the_time_of_an_evaluation_is_not_the_episodes(logger, tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
-    log = TrainingLog(logger, max_steps=10, log_every=1)
+    log = TrainingLog(log_every=1)
+    log.open(logger, max_steps=10)
     now[0] += 2.0
     log.step(0.0)
     with log.evaluating():

@@ -102,7 +102,7 @@ def cart_pole_model():
 
 def test_options_default_to_the_constants_and_help_lists_them(capsys):
     args = run.parse_args([])
-    assert len(args.hyperparameters) == 14
+    assert len(args.hyperparameters) == 15
     for name, value in args.hyperparameters.items():
         assert value == getattr(run, name.upper())
     with pytest.raises(SystemExit):

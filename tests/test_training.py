@@ -15,7 +15,8 @@ import run
 
 SHORT = (
     "--train-start 100 --batch-size 16 --q-validation-size 200 --target-update-every 100 "
-    "--max-steps 1200 --eval-every 400 --eval-steps 450 --snapshot-every 600 --log-every 200"
+    "--max-steps 1200 --eval-every 400 --eval-steps 450 --snapshot-every 600 --log-every 200 "
+    "--checkpoint-every 300"
 ).split()
 TIMINGS = {"episode_seconds", "steps_per_second", "memory_used"}
 
@@ -76,7 +77,7 @@ def test_a_run_prints_and_writes_what_the_readme_says(command, tmp_path):
     for step in ("best", 600, 1200):
         assert f"Saved x-log/x-{step}.h5\n" in output
     names = Counter(path.name.split(".")[0] for path in (tmp_path / "x-log").iterdir())
-    assert names == {"events": 1, "x-600": 1, "x-1200": 1, "x-best": 1}
+    assert names == {"events": 1, "checkpoint": 1, "x-600": 1, "x-1200": 1, "x-best": 1}
     found = scalars("x-log")
     logged = [step for step, _ in found["loss"]]
     assert logged == [200, 400, 600, 800, 1000, 1200]

@@ -20,6 +20,8 @@ import run
 
 ROOT = Path(run.__file__).parent
 FLAG = 204, 204, 0  # its colour in Mountain Car's picture
+VIEW = "run.py --model {} --seed 1 --view"
+PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 NO_DISPLAY = "No display, so no window is opened"
 
 
@@ -39,14 +41,8 @@ def start(tmp_path):
 
         def call(command, **variables):
             script, *options = command.split()
-            program = subprocess.Popen(
-                [sys.executable, ROOT / script, *options],
-                cwd=tmp_path,
-                env=env | variables,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
+            command = [sys.executable, ROOT / script, *options]
+            program = subprocess.Popen(command, cwd=tmp_path, env=env | variables, **PIPES)
             at_the_end.enter_context(program)
             at_the_end.callback(program.kill)
             return program
@@ -59,9 +55,7 @@ class Screen:
 
     def __init__(self, folder):
         command = ["Xvfb", "-displayfd", "1", "-screen", "0", "800x600x24", "-fbdir", folder]
-        self.xvfb = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
+        self.xvfb = subprocess.Popen(command, **PIPES)
         self.display = f":{int(self.xvfb.stdout.readline())}"
         self.file = folder / "Xvfb_screen0"
 
@@ -126,9 +120,6 @@ def check_pictures(folder):
         assert np.abs(np.subtract(frame, move, dtype=np.int16)).max() <= 1
     assert milliseconds == pytest.approx(len(images) * 1000 / 30, abs=5)
     return len(images)
-
-
-VIEW = "run.py --model {} --seed 1 --view"
 
 
 @pytest.mark.parametrize(
