@@ -128,22 +128,26 @@ class StopSignal:
 
 
 def lock(directory):
-    """Locks a directory until this program ends, however it ends.
+    """Locks a directory, until it is unlocked or this program ends, however it ends.
 
     Args:
         directory: path.
+
+    Returns:
+        File descriptor, which `os.close` unlocks.
 
     Raises:
         CheckpointError: another program has locked it.
         OSError: there is no such directory, or it can't be opened.
     """
-    if fcntl is None:
-        return
     descriptor = os.open(directory, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if fcntl:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        os.close(descriptor)
         raise CheckpointError(f"{directory} is in use by another program") from None
+    return descriptor
 
 
 def versions():
@@ -151,8 +155,8 @@ def versions():
     return {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
-def open_run(logdir):
-    """Locks the directory of a run, and reads its checkpoint.
+def read_checkpoint(logdir):
+    """Reads the checkpoint of a run.
 
     Args:
         logdir: directory of the run.
@@ -161,7 +165,7 @@ def open_run(logdir):
         (description, arrays): what is to be known of the run, a dict; and its NumPy arrays by name.
 
     Raises:
-        CheckpointError: it is no directory of a run, in use, or damaged.
+        CheckpointError: it is no directory of a run, or the file is damaged.
     """
     filename = os.path.join(logdir, CHECKPOINT)
     if not os.path.isfile(filename):
@@ -169,7 +173,6 @@ def open_run(logdir):
             f"--resume {logdir}: there is no run to resume, for want of {filename}"
         )
     try:
-        lock(logdir)
         with zipfile.ZipFile(filename) as archive:
             if sum(member.file_size for member in archive.infolist()) > os.path.getsize(filename):
                 raise ValueError("it claims more than it holds")
@@ -179,8 +182,6 @@ def open_run(logdir):
         with np.load(filename, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         return json.loads(str(arrays.pop("description"))), arrays
-    except CheckpointError:
-        raise
     except Exception as error:  # whatever a damaged file leads to
         raise CheckpointError(f"{filename} is damaged: {error}") from error
 
@@ -210,6 +211,7 @@ class Checkpoint:
         self.log = log
         self.saved_step = 0
         self.logdir = None
+        self.lock = None
         self.resumed = None
 
     def create_run(self, name=None):
@@ -242,12 +244,13 @@ class Checkpoint:
         except OSError as error:
             raise CheckpointError(f"{name}-log can't be made: {error.strerror}") from error
         try:
-            lock(self.logdir)
+            self.lock = lock(self.logdir)
             self.settings["name"] = name
             self.save(*BEGINNING)
             os.rename(self.logdir, f"{name}-log")
         except OSError as error:
-            shutil.rmtree(self.logdir)
+            shutil.rmtree(self.logdir, ignore_errors=True)
+            self.close()
             if error.errno in (errno.EEXIST, errno.ENOTEMPTY):  # another program was sooner
                 return False
             raise
@@ -323,12 +326,13 @@ class Checkpoint:
 
         Args:
             logdir: directory of the run.
-            description, arrays: from `open_run`.
+            description, arrays: from `read_checkpoint`.
 
         Raises:
-            CheckpointError: the checkpoint doesn't fit this program.
+            CheckpointError: another program trains here, or the checkpoint doesn't fit this one.
         """
         self.logdir = logdir
+        self.lock = lock(logdir)
         for name, variables in self.variables.items():
             own = {f"{name}/{i}": tuple(variable.shape) for i, variable in enumerate(variables)}
             saved = {
@@ -361,3 +365,9 @@ class Checkpoint:
             arrays.get("validation_observations"),
             observation,
         )
+
+    def close(self):
+        """Unlocks the run's directory."""
+        if self.lock is not None:
+            os.close(self.lock)
+            self.lock = None

@@ -116,7 +116,7 @@ def check_resumed(parser, args, description):
     Args:
         parser: `OneLineParser`.
         args: what it has parsed, with the run's settings as defaults.
-        description: what `open_run` says of the run.
+        description: what `read_checkpoint` says of the run.
     """
     for name, value in description["settings"].items():
         if name != "max_steps" and getattr(args, name) != value:

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from checkpoints import Checkpoint, CheckpointError, Episode, StopSignal, atomic, open_run
+from checkpoints import Checkpoint, CheckpointError, Episode, StopSignal, atomic, read_checkpoint
 from command_line import (
     OneLineParser,
     WrongInput,
@@ -353,7 +353,7 @@ def parse_args(argv=None):
     args.play = args.view or args.eval or args.images or args.gif is not None
     check_args(parser, args)
     if args.resume is not None:
-        description, arrays = open_run(args.resume)
+        description, arrays = read_checkpoint(args.resume)
         parser.set_defaults(**description["settings"], play=False, run=(description, arrays))
         args = parser.parse_args(argv)
         check_resumed(parser, args, description)
@@ -415,7 +415,7 @@ def start_training(args, env, eval_env):
 
     used = ("learning_rate", "replay_buffer_size", "log_every", "checkpoint_every")
     loop = {name: getattr(args, name) for name in args.hyperparameters if name not in used}
-    with contextlib.closing(log), StopSignal() as stop:
+    with contextlib.closing(log), contextlib.closing(checkpoint), StopSignal() as stop:
         episode_return_avg = train(
             env,
             eval_env,

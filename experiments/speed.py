@@ -30,7 +30,6 @@ import numpy as np
 
 import run
 from command_line import OneLineParser, number
-from loggers import TensorBoardLogger, TrainingLog
 from replay_buffer import ReplayBuffer
 
 
@@ -48,14 +47,10 @@ class Clock(gym.Wrapper):
 
 def train_tutorial(env, max_steps):
     """Trains in `env` for `max_steps` steps with this tutorial."""
-    model = run.create_model(env)
-    replay_buffer = ReplayBuffer(run.REPLAY_BUFFER_SIZE, env.observation_space)
-    off = max_steps + 1
-    settings = {"max_steps": max_steps, "eval_every": off, "snapshot_every": off}
-    with tempfile.TemporaryDirectory() as logdir:
-        log = TrainingLog(TensorBoardLogger(logdir), max_steps, run.LOG_EVERY)
-        with contextlib.closing(log):
-            run.train(env, None, model, replay_buffer, log, logdir, "speed", None, **settings)
+    off = f"--eval-every {10**9} --snapshot-every {10**9} --checkpoint-every {10**9}"
+    args = run.parse_args(f"--name speed --seed 0 --max-steps {max_steps} {off}".split())
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        run.start_training(args, env, eval_env=None)
 
 
 def train_port(env, max_steps):

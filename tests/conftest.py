@@ -10,6 +10,10 @@ import pytest
 ROOT = Path(run.__file__).parent
 
 
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=5, help="how often a run is killed and resumed")
+
+
 @pytest.fixture
 def command(tmp_path, monkeypatch, capsys):
     """Runs `python run.py ARGUMENTS` in an empty directory: gives exit status, output, errors."""

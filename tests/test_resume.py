@@ -1,0 +1,275 @@
+"""Nothing is lost: whatever stops a run, --resume takes it to the end that it would have had."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import checkpoints
+import run
+
+ROOT = Path(run.__file__).parent
+SETTINGS = (
+    "--train-start 100 --batch-size 16 --q-validation-size 200 --target-update-every 100 "
+    "--train-epsilon 0.3 --max-steps 3000 --eval-every 500 --eval-steps 450 --snapshot-every 400 "
+    "--log-every 200 --checkpoint-every 250 --replay-buffer-size 1000"
+).split()
+TIMINGS = {"episode_seconds", "steps_per_second", "memory_used"}
+# Runs run.py and kills it: at the COUNTth call of FUNCTION, or that many seconds after the first.
+KILLER = """
+import os, runpy, signal, sys, threading
+module, name, count, *sys.argv = sys.argv[1:]
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+__import__(module)
+function, calls = getattr(sys.modules[module], name), []
+def call(*arguments, **options):
+    calls.append(arguments)
+    if float(count) < 1 and len(calls) == 1:
+        threading.Timer(float(count) * 3, kill).start()
+    if len(calls) == float(count):
+        if name == "savez":
+            with open(arguments[0], "wb") as file:
+                file.write(b"PK half a checkpoint")
+        kill()
+    return function(*arguments, **options)
+setattr(sys.modules[module], name, call)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def start(*arguments, killer=()):
+    """Starts run.py in the current directory, under `KILLER` with the arguments `killer`."""
+    program = ["-c", KILLER, *map(str, killer)] if killer else []
+    return subprocess.Popen(
+        [sys.executable, *program, str(ROOT / "run.py"), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+def finish(process):
+    """(exit status, output, errors) of a started program."""
+    output, errors = process.communicate(timeout=300)
+    return process.returncode, output, errors
+
+
+def content(logdir):
+    """All that a run leaves behind and that isn't a timing, comparable bit by bit."""
+    found = {}
+    for filename in sorted(Path(logdir).glob("*.h5")):
+        arrays = []
+        with h5py.File(filename) as file:
+            file.visititems(
+                lambda name, item, arrays=arrays: (
+                    arrays.append((name, item[()].tobytes())) if hasattr(item, "dtype") else None
+                )
+            )
+        found[filename.name.split("-")[-1]] = arrays
+    with np.load(Path(logdir) / checkpoints.CHECKPOINT) as archive:
+        for name in archive.files:
+            found[name] = archive[name].tobytes()
+    description = json.loads(str(np.load(Path(logdir) / checkpoints.CHECKPOINT)["description"]))
+    del description["settings"]["name"]
+    found["description"] = description
+    events = EventAccumulator(str(logdir), size_guidance={"scalars": 0}).Reload()
+    for tag in set(events.Tags()["scalars"]) - TIMINGS:
+        found[tag] = [(event.step, event.value) for event in events.Scalars(tag)]
+    return found
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """What the run leaves behind when nothing stops it."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    previous = Path.cwd()
+    os.chdir(folder)
+    status, _, errors = finish(start("--name", "x", "--seed", 3, *SETTINGS))
+    os.chdir(previous)
+    assert (status, errors) == (0, "")
+    return content(folder / "x-log")
+
+
+@pytest.fixture(autouse=True)
+def in_tmp_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(uninterrupted, request):
+    """5 kills, or more with `pytest --kills 100`: the run starts anew whenever it has ended."""
+    choices, kills, ended = random.Random(0), 0, 0
+    on_purpose = [
+        ("os", "replace", 2),  # a file is complete but has not its name yet
+        ("os", "fsync", 7),
+        ("numpy", "savez", 3),  # half a checkpoint is written
+    ]
+    while kills < request.config.getoption("kills") or ended == 0:
+        killer = on_purpose[kills] if kills < 3 else ()
+        if kills >= 3 and kills < request.config.getoption("kills"):
+            killer = choices.choice(
+                [("os", choices.choice(["replace", "fsync"]), choices.randint(1, 12))]
+                + 3 * [("os", "replace", choices.uniform(0.001, 0.999))]
+            )
+        arguments = (
+            ["--resume", "x-log"]
+            if os.path.isdir("x-log")
+            else ["--name", "x", "--seed", 3, *SETTINGS]
+        )
+        status, _, errors = finish(start(*arguments, killer=killer))
+        was_finished = status == 2 and "has done its 3000 steps" in errors  # killed at the very end
+        assert was_finished or (status, errors) in [(-signal.SIGKILL, ""), (0, "")]
+        kills += status == -signal.SIGKILL
+        if status == 0 or was_finished:
+            ended += 1
+            assert content("x-log") == uninterrupted
+            assert not [name for name in os.listdir("x-log") if checkpoints.PARTIAL in name]
+            os.rename("x-log", f"ended-{ended}")
+    print(f"{kills} kills, {ended} runs ended, all as the uninterrupted one")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_and_sigterm_save_and_say_how_to_resume(number, status, uninterrupted):
+    process = start("--name", "x", "--seed", 3, *SETTINGS)
+    while "/800 " not in process.stdout.readline():  # the log line of step 800
+        pass
+    process.send_signal(number)
+    assert finish(process)[0] == status
+    step = json.loads(str(np.load("x-log/checkpoint.npz")["description"]))["step"]
+    assert step >= 800
+    assert Path(f"x-log/x-{step}.h5").exists()
+    resumed, _, errors = finish(start("--resume", "x-log"))
+    assert (resumed, errors) == (0, "")
+    if step % 400:
+        os.remove(f"x-log/x-{step}.h5")
+    assert content("x-log") == uninterrupted
+
+
+def test_a_finished_run_grows_to_what_a_longer_one_would_be(command, uninterrupted):
+    for argument in ["--name", "x", "--seed", "3"], ["--resume", "x-log", "--max-steps", "3000"]:
+        options = SETTINGS if argument[0] == "--name" else []
+        steps = ["--max-steps", "1234"] if argument[0] == "--name" else []
+        status, _, errors = command(*argument, *options, *steps)
+        assert (status, errors) == (0, "")
+    os.remove("x-log/x-1234.h5")
+    found = content("x-log")
+    assert found.keys() == uninterrupted.keys()
+    for name in found:
+        assert found[name] == uninterrupted[name], name
+
+
+@pytest.fixture
+def stopped(command):
+    """A run of 300 of 3,000 steps in x-log."""
+    assert command("--name", "x", "--seed", 3, *SETTINGS, "--max-steps", 300)[0] == 0
+    return "x-log"
+
+
+WRONG = {
+    "--resume nowhere-log": "no run to resume",
+    "--resume .": "no run to resume",
+    "--resume=": "no run to resume",
+    "--resume x-log": "has done its 300 steps",
+    "--resume x-log --max-steps 200": "has done its 300 steps",
+    "--resume x-log --max-steps 400 --model x-log/x-300.h5": "leave out --model",
+    "--resume x-log --max-steps 400 --name y": "leave out --name",
+    "--resume x-log --max-steps 400 --seed 3": "leave out --seed",
+    "--resume x-log --max-steps 400 --eval": "leave out --eval",
+    "--resume x-log --max-steps 400 --test": "leave out --test",
+    "--resume x-log --max-steps 400 --batch-size 8": "--batch-size 8 contradicts x-log",
+    "--resume x-log --max-steps 400 --env CartPole-v1": "--env CartPole-v1 contradicts x-log",
+}
+
+
+def files(folder):
+    return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.rglob("*")}
+
+
+def test_wrong_use_ends_in_one_line_and_changes_nothing(command, stopped, tmp_path):
+    before = files(tmp_path)
+    for arguments, message in WRONG.items():
+        status, _, errors = command(*arguments.split(" "))
+        assert status == 2
+        assert errors.startswith("run.py: ")
+        assert message in errors
+        assert errors.count("\n") == 1
+        assert files(tmp_path) == before
+
+
+def test_settings_given_again_that_are_the_same_are_accepted(command, stopped):
+    arguments = ["--resume", stopped, *SETTINGS, "--max-steps", 310]
+    assert command(*arguments)[::2] == (0, "")
+
+
+def rewrite(logdir, change):
+    """Writes the checkpoint again with a changed description."""
+    filename = Path(logdir) / checkpoints.CHECKPOINT
+    arrays = dict(np.load(filename))
+    description = json.loads(str(arrays["description"]))
+    change(description)
+    np.savez(filename, **{**arrays, "description": json.dumps(description)})
+
+
+def test_a_run_of_other_library_versions_resumes_with_a_warning(command, stopped):
+    rewrite(stopped, lambda description: description["versions"].update(keras="3.0.0"))
+    status, _, errors = command("--resume", stopped, "--max-steps", 310)
+    assert status == 0
+    assert re.fullmatch(r"run\.py: warning: x-log was made with keras 3\.0\.0, now .*\n", errors)
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_over(command, uninterrupted):
+    status, *_ = finish(start("--name", "x", "--seed", 3, *SETTINGS, killer=("numpy", "savez", 2)))
+    assert status == -signal.SIGKILL
+    assert json.loads(str(np.load("x-log/checkpoint.npz")["description"]))["step"] == 0
+    assert command("--resume", "x-log/")[0] == 0
+    assert content("x-log") == uninterrupted
+
+
+def test_two_processes_never_share_a_run(command, stopped):
+    first = start("--resume", stopped, "--max-steps", 10**6)
+    while "Optimizer params" not in first.stdout.readline():
+        pass
+    time.sleep(0.5)
+    try:
+        status, _, errors = command("--resume", stopped, "--max-steps", 400)
+        assert (status, errors) == (2, "run.py: x-log is in use by another program\n")
+    finally:
+        first.kill()
+        first.communicate()
+    assert command("--resume", stopped, "--max-steps", 400)[0] == 0
+
+
+def test_a_diverged_run_stops_and_keeps_the_last_good_files(command, monkeypatch):
+    status, _, errors = command("--name", "x", "--seed", 3, *SETTINGS, "--learning-rate", 1e6)
+    assert status == 1
+    assert re.fullmatch(
+        r"run\.py: the (loss is (nan|inf)|weights are not finite) at step \d+; "
+        r"the last good checkpoint is x-log's of step \d+\n",
+        errors,
+    )
+    description, arrays = checkpoints.read_checkpoint("x-log")
+    assert description["step"] == int(errors.split()[-1])
+    assert all(np.isfinite(array).all() for name, array in arrays.items() if "model" in name)
+
+
+def test_a_directory_deleted_under_a_training_ends_it_in_a_line(tmp_path):
+    process = start("--name", "x", "--seed", 3, *SETTINGS, "--max-steps", 10**6)
+    while "/400 " not in process.stdout.readline():
+        pass
+    os.rename("x-log", "elsewhere")
+    status, _, errors = finish(process)
+    assert status == 1
+    assert re.fullmatch(r"run\.py: x-log/\S+ can't be written: .*No such file.*\n", errors)
