@@ -181,7 +181,10 @@ def read_checkpoint(logdir):
             raise ValueError(f"the check sum of {damaged} is wrong")
         with np.load(filename, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-        return json.loads(str(arrays.pop("description"))), arrays
+        description = json.loads(str(arrays.pop("description")))
+        if {name: str(array.dtype) for name, array in arrays.items()} != description["arrays"]:
+            raise ValueError("its arrays are not those that it lists")
+        return description, arrays
     except Exception as error:  # whatever a damaged file leads to
         raise CheckpointError(f"{filename} is damaged: {error}") from error
 
@@ -309,7 +312,6 @@ class Checkpoint:
             "numpy_random": numpy_random,
         }
         arrays = {
-            "description": json.dumps(description),
             "episode_actions": np.array(actions, np.int64),
             **{f"replay_buffer/{name}": a for name, a in self.replay_buffer.get_state().items()},
         }
@@ -317,6 +319,8 @@ class Checkpoint:
             arrays["validation_observations"] = validation_observations
         for name, variables in self.variables.items():
             arrays |= {f"{name}/{i}": variable.numpy() for i, variable in enumerate(variables)}
+        description["arrays"] = {name: str(array.dtype) for name, array in arrays.items()}
+        arrays["description"] = np.array(json.dumps(description))
         with atomic(os.path.join(self.logdir, CHECKPOINT)) as partial:
             np.savez(partial, **arrays)
         self.saved_step = step
@@ -345,26 +349,29 @@ class Checkpoint:
                 )
             for i, variable in enumerate(variables):
                 variable.assign(arrays[f"{name}/{i}"])
-        own = self.replay_buffer.get_state()
-        self.replay_buffer.set_state({name: arrays[f"replay_buffer/{name}"] for name in own})
-        self.log.set_state(description["log"])
-        observation = self.env.replay(description["episode_random"], arrays["episode_actions"])
-        self.env.action_space.np_random.bit_generator.state = description["action_random"]
-        version, key, gauss = description["python_random"]
-        random.setstate((version, tuple(key), gauss))
-        np.random.set_state(description["numpy_random"])
-        self.saved_step = description["step"]
+        try:
+            own = self.replay_buffer.get_state()
+            self.replay_buffer.set_state({name: arrays[f"replay_buffer/{name}"] for name in own})
+            self.log.set_state(description["log"])
+            observation = self.env.replay(description["episode_random"], arrays["episode_actions"])
+            self.env.action_space.np_random.bit_generator.state = description["action_random"]
+            version, key, gauss = description["python_random"]
+            random.setstate((version, tuple(key), gauss))
+            np.random.set_state(description["numpy_random"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{logdir} doesn't fit this program: {error}") from error
         self.settings["name"] = description["settings"]["name"]
-        for filename in os.listdir(logdir):
-            if PARTIAL in filename:
-                os.remove(os.path.join(logdir, filename))
+        self.saved_step = description["step"]
         self.resumed = (
-            description["step"],
+            self.saved_step,
             description["best_return"],
             description["episode_return_avg"],
             arrays.get("validation_observations"),
             observation,
         )
+        for filename in os.listdir(logdir):
+            if PARTIAL in filename:
+                os.remove(os.path.join(logdir, filename))
 
     def close(self):
         """Unlocks the run's directory."""

@@ -26,7 +26,7 @@ from command_line import (
 )
 from loggers import TensorBoardLogger, TrainingLog
 from replay_buffer import ReplayBuffer
-from snapshots import SnapshotError, load_weights
+from snapshots import SnapshotError, add_checksum, load_weights
 from view import FrameSaver, has_display, window_closed
 
 DISCOUNT_FACTOR_GAMMA = 0.99  # weight of the next state's value
@@ -140,6 +140,7 @@ def save_model(model, step, logdir, name):
     filename = os.path.join(logdir, f"{name}-{step}.h5")
     with atomic(filename) as partial:
         model.save(partial)
+        add_checksum(partial)
     tqdm.write(f"Saved {filename}")
     return filename
 

@@ -11,7 +11,9 @@ import json
 import os
 import subprocess
 import sys
+import zlib
 
+import h5py
 import numpy as np
 
 MAX_MEMORY = 2**29  # bytes, for the reading process; the article's network takes 5,000
@@ -80,17 +82,33 @@ def read_snapshot(filename):
     return layers.tolist(), weights
 
 
-def _archive(filename):
-    import h5py
+def add_checksum(filename):
+    """Adds a check sum of its weights to a new snapshot, by which damage to them is noticed."""
+    with h5py.File(filename, "r+") as file:
+        file.attrs["weights_crc32"] = _checksum(_weights(file))
 
+
+def _weights(file):
+    group = file.get("model_weights", file)
+    return [
+        group[layer][weight][()].astype(np.float32)
+        for layer in group.attrs["layer_names"]
+        for weight in group[layer].attrs["weight_names"]
+    ]
+
+
+def _checksum(weights):
+    return zlib.crc32(b"".join(weight.tobytes() for weight in weights))
+
+
+def _archive(filename):
     open(filename, "rb").close()  # says more plainly than HDF5 why a file can't be opened
     with h5py.File(filename, "r") as file:
-        group = file.get("model_weights", file)
-        weights = [
-            group[layer][weight][()].astype(np.float32)
-            for layer in group.attrs["layer_names"]
-            for weight in group[layer].attrs["weight_names"]
-        ]
+        weights = _weights(file)
+        if file.attrs.get("weights_crc32", _checksum(weights)) != _checksum(weights):
+            raise ValueError("the check sum of its weights is wrong")
+        if not all(np.isfinite(weight).all() for weight in weights):
+            raise ValueError("its weights are not finite")
         config = json.loads(file.attrs.get("model_config", "{}"))
         layers = [layer["class_name"] for layer in config.get("config", {}).get("layers", [])]
     buffer = io.BytesIO()

@@ -12,6 +12,7 @@ ROOT = Path(run.__file__).parent
 
 def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=5, help="how often a run is killed and resumed")
+    parser.addoption("--damages", type=int, default=60, help="how many damaged snapshots are read")
 
 
 @pytest.fixture

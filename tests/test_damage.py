@@ -1,0 +1,141 @@
+"""A damaged file is loaded as it was or refused in a line, and never does harm."""
+
+import random
+import resource
+import time
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import run
+from checkpoints import CHECKPOINT, CheckpointError, read_checkpoint
+from snapshots import SnapshotError, read_snapshot
+
+RUN = (
+    "--name x --seed 3 --train-start 100 --batch-size 16 --q-validation-size 200 "
+    "--max-steps 400 --eval-every 400 --eval-steps 450"
+).split()
+
+
+@pytest.fixture(scope="module")
+def run_directory(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(folder)
+        run.main(run.parse_args(RUN))
+    return folder / "x-log"
+
+
+def damages(intact, others, count):
+    """Yields `count` damaged versions of a file's content, the same ones every time."""
+    choices = random.Random(0)
+    size = len(intact)
+    yield from (b"", *others, intact[: size // 2], intact[:-1], intact + b"\0", intact * 2)
+    for number in range(count - len(others) - 5):
+        # Headers and directories, where a change does most, are at the ends.
+        place = choices.choice(
+            [choices.randrange(size), choices.randrange(2048), size - 1 - choices.randrange(4096)]
+        )
+        length = choices.choice([1, 1, 8, 64, 4096])
+        damaged = bytearray(intact)
+        kind = number % 4
+        if kind == 0:
+            del damaged[place:]
+        elif kind == 1:
+            damaged[place] ^= 1 << choices.randrange(8)
+        elif kind == 2:
+            damaged[place : place + length] = bytes(len(damaged[place : place + length]))
+        else:
+            damaged[place : place + length] = choices.randbytes(
+                len(damaged[place : place + length])
+            )
+        yield bytes(damaged)
+
+
+def read_all(filename, intact, others, count, read, error):
+    """Reads damaged versions of a file; returns how many loaded as they were, and were refused."""
+    original, loaded, refused = read(), 0, 0
+    for damaged in damages(intact, others, count):
+        filename.write_bytes(damaged)
+        start = time.monotonic()
+        try:
+            found = read()
+        except error as reason:
+            refused += 1
+            assert len(str(reason).splitlines()) == 1
+        else:
+            loaded += 1
+            assert found == original
+        assert time.monotonic() - start < 10
+        assert [path.name for path in filename.parent.iterdir()] == [filename.name]
+    filename.write_bytes(intact)
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2**20  # kilobytes: 1 GB
+    return loaded, refused
+
+
+def test_damaged_checkpoints_are_refused_or_load_as_they_were(run_directory, tmp_path):
+    intact = (run_directory / CHECKPOINT).read_bytes()
+    others = [path.read_bytes() for path in run_directory.iterdir() if path.name != CHECKPOINT]
+
+    def read():
+        description, arrays = read_checkpoint(str(tmp_path))
+        return description, {name: array.tobytes() for name, array in arrays.items()}
+
+    filename = tmp_path / CHECKPOINT
+    filename.write_bytes(intact)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    loaded, refused = read_all(filename, intact, others, 1000, read, CheckpointError)
+    assert loaded + refused == 1000
+    assert refused > 500
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20
+    print(f"{refused} damaged checkpoints refused, {loaded} loaded as they were")
+
+
+def test_damaged_snapshots_are_refused_or_load_as_they_were(run_directory, tmp_path, request):
+    count = request.config.getoption("damages")
+    intact = (run_directory / "x-400.h5").read_bytes()
+    others = [path.read_bytes() for path in run_directory.iterdir() if path.suffix != ".h5"]
+    filename = tmp_path / "x.h5"
+    filename.write_bytes(intact)
+
+    def read():
+        _, weights = read_snapshot(str(filename))
+        return [weight.tobytes() for weight in weights]
+
+    loaded, refused = read_all(filename, intact, others, count, read, SnapshotError)
+    assert loaded + refused == count
+    assert refused > count / 4
+    print(f"{refused} damaged snapshots refused, {loaded} loaded as they were")
+
+
+def test_a_changed_weight_is_noticed(run_directory, tmp_path):
+    content = bytearray((run_directory / "x-400.h5").read_bytes())
+    _, weights = read_snapshot(str(run_directory / "x-400.h5"))
+    place = content.index(weights[2].tobytes())
+    content[place + 100] ^= 1
+    (tmp_path / "x.h5").write_bytes(content)
+    with pytest.raises(SnapshotError, match="check sum"):
+        read_snapshot(str(tmp_path / "x.h5"))
+
+
+def test_a_damaged_checkpoint_or_one_of_another_network_ends_in_one_line(command, tmp_path):
+    assert command(*RUN)[0] == 0
+    checkpoint = Path("x-log") / CHECKPOINT
+    intact = checkpoint.read_bytes()
+    arrays = dict(np.load(checkpoint))
+    network = {**arrays, "model/0": np.zeros((4, 32), np.float32)}
+    buffer = {**arrays, "replay_buffer/rewards": np.zeros(7, np.float32)}
+    missing = {name: array for name, array in arrays.items() if name != "replay_buffer/added"}
+    pickled = {**arrays, "episode_actions": np.array([gym.Env], object)}
+    for changed in (intact[:-100], network, buffer, missing, pickled):
+        if isinstance(changed, bytes):
+            checkpoint.write_bytes(changed)
+        else:
+            np.savez(checkpoint, **changed)
+        before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+        status, _, errors = command("--resume", "x-log", "--max-steps", 500)
+        assert (status, errors.count("\n")) == (2, 1)
+        assert errors.startswith("run.py: x-log")
+        assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
