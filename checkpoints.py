@@ -8,6 +8,7 @@ name is always complete.
 import contextlib
 import errno
 import importlib.metadata
+import io
 import itertools
 import json
 import os
@@ -35,33 +36,32 @@ class CheckpointError(ValueError):
     """A run that can't be resumed; the message says why."""
 
 
-@contextlib.contextmanager
-def atomic(filename):
-    """Gives a name to write to; what is written there takes the place of `filename` at once.
-
-    Whatever instant the program or the machine stops, `filename` is the old file or the new one.
+def write_file(filename, content):
+    """Writes a file in one instant: whatever happens, there is the old one or the new one.
 
     Args:
-        filename: path of a file.
+        filename: path of the file.
+        content: bytes.
 
     Raises:
-        OSError: it can't be written; `filename` is as it was.
+        OSError: it can't be written; an old one is as it was.
     """
     root, extension = os.path.splitext(filename)
     partial = f"{root}{PARTIAL}{extension}"
     try:
-        yield partial
-        with open(partial, "rb+") as file:
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
             os.fsync(file.fileno())
         os.replace(partial, filename)
-    except (OSError, RuntimeError) as error:  # HDF5 has its own errors for a full disk
+        if os.name == "posix":  # where the new name has to be synced, too
+            directory = os.open(os.path.dirname(filename) or ".", os.O_RDONLY)
+            os.fsync(directory)
+            os.close(directory)
+    except OSError as error:
         with contextlib.suppress(OSError):
             os.remove(partial)
-        reason = getattr(error, "strerror", None) or error
-        raise OSError(f"{filename} can't be written: {reason}") from error
-    directory = os.open(os.path.dirname(filename) or ".", os.O_RDONLY)
-    os.fsync(directory)
-    os.close(directory)
+        raise OSError(f"{filename} can't be written: {error.strerror}") from error
 
 
 class Episode(gym.Wrapper):
@@ -321,8 +321,9 @@ class Checkpoint:
             arrays |= {f"{name}/{i}": variable.numpy() for i, variable in enumerate(variables)}
         description["arrays"] = {name: str(array.dtype) for name, array in arrays.items()}
         arrays["description"] = np.array(json.dumps(description))
-        with atomic(os.path.join(self.logdir, CHECKPOINT)) as partial:
-            np.savez(partial, **arrays)
+        archive = io.BytesIO()
+        np.savez(archive, **arrays)
+        write_file(os.path.join(self.logdir, CHECKPOINT), archive.getvalue())
         self.saved_step = step
 
     def restore(self, logdir, description, arrays):

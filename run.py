@@ -14,7 +14,14 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from checkpoints import Checkpoint, CheckpointError, Episode, StopSignal, atomic, read_checkpoint
+from checkpoints import (
+    Checkpoint,
+    CheckpointError,
+    Episode,
+    StopSignal,
+    read_checkpoint,
+    write_file,
+)
 from command_line import (
     OneLineParser,
     WrongInput,
@@ -26,7 +33,7 @@ from command_line import (
 )
 from loggers import TensorBoardLogger, TrainingLog
 from replay_buffer import ReplayBuffer
-from snapshots import SnapshotError, add_checksum, load_weights
+from snapshots import SnapshotError, load_weights, snapshot
 from view import FrameSaver, has_display, window_closed
 
 DISCOUNT_FACTOR_GAMMA = 0.99  # weight of the next state's value
@@ -138,9 +145,7 @@ def epsilon_greedy_action(env, model, observation, epsilon):
 def save_model(model, step, logdir, name):
     """Saves weights, optimizer and architecture as LOGDIR/NAME-STEP.h5; returns the file's name."""
     filename = os.path.join(logdir, f"{name}-{step}.h5")
-    with atomic(filename) as partial:
-        model.save(partial)
-        add_checksum(partial)
+    write_file(filename, snapshot(model))
     tqdm.write(f"Saved {filename}")
     return filename
 
@@ -476,7 +481,7 @@ if __name__ == "__main__":
         main(parse_args())
     except (WrongInput, SnapshotError, CheckpointError) as error:
         sys.exit(one_line(error, status=2))
-    except (OSError, FloatingPointError) as error:
+    except (OSError, FloatingPointError, tf.errors.OpError) as error:  # of the event file the last
         sys.exit(one_line(error, status=1))
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,4 +1,4 @@
-"""Loads the weights of .h5 snapshots, and nothing else that such a file may hold.
+"""Writes .h5 snapshots; loads their weights, and nothing else that such a file may hold.
 
 A snapshot may come from a stranger. Loading a whole Keras model from it can run code that the file
 brings along, and the HDF5 library can crash on a damaged file. So only layer names and numbers are
@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 MAX_MEMORY = 2**29  # bytes, for the reading process; the article's network takes 5,000
-MAX_SECONDS = 60  # a network drive can be slow
+MAX_SECONDS = 10  # HDF5 can read a damaged file for ever
 
 
 class SnapshotError(ValueError):
@@ -82,10 +82,23 @@ def read_snapshot(filename):
     return layers.tolist(), weights
 
 
-def add_checksum(filename):
-    """Adds a check sum of its weights to a new snapshot, by which damage to them is noticed."""
-    with h5py.File(filename, "r+") as file:
+class MemoryFile(h5py.File):
+    """HDF5 file in memory, where no full disk can crash HDF5. Keras goes by the name's end."""
+
+    def __str__(self):
+        return "memory.h5"
+
+
+def snapshot(model):
+    """The content of an .h5 file of a model: bytes that `keras.models.load_model` reads, too.
+
+    A check sum of the weights is added, by which damage to them is noticed.
+    """
+    content = io.BytesIO()
+    with MemoryFile(content, "w") as file:
+        model.save(file)
         file.attrs["weights_crc32"] = _checksum(_weights(file))
+    return content.getvalue()
 
 
 def _weights(file):
