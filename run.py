@@ -258,15 +258,16 @@ def train(
             if episode_return_avg > best_return:
                 best_return = episode_return_avg
                 save_model(model, "best", logdir, name)
-        if step % snapshot_every == 0 or step == max_steps or stop.number:
+        last = step == max_steps or bool(stop.number)
+        if step % snapshot_every == 0 or last:
             save_model(model, step, logdir, name)
 
         if done:
             log.end_episode(step, loss)
             observation, _ = env.reset()
-        if (done and checkpoint.is_due(step)) or step == max_steps or stop.number:
+        if last or (done and checkpoint.is_due(step)):
             checkpoint.save(step, best_return, episode_return_avg, q_validation_observations)
-        if stop.number:
+        if last:
             break
     return episode_return_avg
 
