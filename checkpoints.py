@@ -20,6 +20,7 @@ import zipfile
 
 import gymnasium as gym
 import numpy as np
+from tqdm import tqdm
 
 try:
     import fcntl
@@ -105,10 +106,10 @@ class Episode(gym.Wrapper):
 class StopSignal:
     """Turns Ctrl-C and SIGTERM into a request to stop, while its `with` block runs.
 
-    A second one ends the program at once. `number` is the signal's number, 0 before it comes.
+    A second one ends the program at once. `signal` is the number of the first.
     """
 
-    number = 0
+    requested = False
 
     def __enter__(self):
         self.previous = {
@@ -122,9 +123,10 @@ class StopSignal:
             signal.signal(number, handler)
 
     def _receive(self, number, frame):
-        if self.number:
+        if self.requested:
             os._exit(128 + number)
-        self.number = number
+        self.requested, self.signal = True, number
+        tqdm.write("\nStopping; once more to leave at once, without saving.")
 
 
 def lock(directory):
@@ -169,9 +171,7 @@ def read_checkpoint(logdir):
     """
     filename = os.path.join(logdir, CHECKPOINT)
     if not os.path.isfile(filename):
-        raise CheckpointError(
-            f"--resume {logdir}: there is no run to resume, for want of {filename}"
-        )
+        raise CheckpointError(f"--resume {logdir}: there is no run to resume: no file {filename}")
     try:
         with zipfile.ZipFile(filename) as archive:
             if sum(member.file_size for member in archive.infolist()) > os.path.getsize(filename):
@@ -251,16 +251,17 @@ class Checkpoint:
             self.settings["name"] = name
             self.save(*BEGINNING)
             os.rename(self.logdir, f"{name}-log")
-        except OSError as error:
+        except BaseException as error:
             shutil.rmtree(self.logdir, ignore_errors=True)
             self.close()
-            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):  # another program was sooner
-                return False
+            if getattr(error, "errno", None) in (errno.EEXIST, errno.ENOTEMPTY):
+                return False  # another program was sooner
             raise
         self.logdir = f"{name}-log"
         return True
 
-    def __str__(self):
+    def where(self):
+        """Says where the newest checkpoint is."""
         return f"the last good checkpoint is {self.logdir}'s of step {self.saved_step}"
 
     def is_due(self, step):
@@ -295,7 +296,9 @@ class Checkpoint:
         """
         for variable in self.variables["model"]:
             if not np.isfinite(variable.numpy()).all():
-                raise FloatingPointError(f"the weights are not finite at step {step}; {self}")
+                raise FloatingPointError(
+                    f"the weights are not finite at step {step}; {self.where()}"
+                )
         random_state, actions = self.env.get_state()
         numpy_random = np.random.get_state(legacy=False)
         numpy_random["state"]["key"] = numpy_random["state"]["key"].tolist()
@@ -326,18 +329,19 @@ class Checkpoint:
         write_file(os.path.join(self.logdir, CHECKPOINT), archive.getvalue())
         self.saved_step = step
 
-    def restore(self, logdir, description, arrays):
+    def restore(self, logdir):
         """Brings everything to the state of a checkpoint, and clears away what a kill left behind.
 
         Args:
             logdir: directory of the run.
-            description, arrays: from `read_checkpoint`.
 
         Raises:
-            CheckpointError: another program trains here, or the checkpoint doesn't fit this one.
+            CheckpointError: another program trains here, or the checkpoint is damaged or doesn't
+                fit this program.
         """
         self.logdir = logdir
         self.lock = lock(logdir)
+        description, arrays = read_checkpoint(logdir)
         for name, variables in self.variables.items():
             own = {f"{name}/{i}": tuple(variable.shape) for i, variable in enumerate(variables)}
             saved = {
@@ -371,7 +375,7 @@ class Checkpoint:
             observation,
         )
         for filename in os.listdir(logdir):
-            if PARTIAL in filename:
+            if filename.endswith((f"{PARTIAL}.h5", f"{PARTIAL}.npz")):
                 os.remove(os.path.join(logdir, filename))
 
     def close(self):

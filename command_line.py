@@ -87,27 +87,40 @@ def check_args(parser, args):
         if getattr(args, small) > getattr(args, large):
             parser.error(
                 f"{small.upper()} {getattr(args, small)} has to be at most "
-                f"{large.upper()} {getattr(args, large)}"
+                f"{large.upper()} {getattr(args, large)}: lower --{small.replace('_', '-')} "
+                f"or raise --{large.replace('_', '-')}"
             )
     name = args.name
-    if name is not None and (
-        not name or name[0] == "." or name != os.path.basename(name) or not name.isprintable()
-    ):
-        parser.error(f"--name {name!r} is no plain file name")
-    if args.gif is not None and (
-        not args.gif.endswith(".gif") or not os.access(os.path.dirname(args.gif) or ".", os.W_OK)
-    ):
-        parser.error(f"--gif {args.gif!r} is no .gif file in a directory to write to")
+    if name is not None:
+        if not name or name[0] == "." or name != os.path.basename(name) or not name.isprintable():
+            parser.error(f"--name {name!r} is no plain file name")
+        if len(os.fsencode(name)) > 200:
+            parser.error(f"--name {name!r} is too long for a file name")
+    if args.model == "":
+        parser.error("--model '' is no file")
+    if args.gif is not None:
+        folder = os.path.dirname(args.gif) or "."
+        writable = os.path.isdir(folder) and os.access(folder, os.W_OK)
+        if not (args.gif.endswith(".gif") and writable) or os.path.isdir(args.gif):
+            parser.error(f"--gif {args.gif!r} is no .gif file in a directory to write to")
     if args.images and not os.access(".", os.W_OK):
         parser.error(f"--images can't write to the current directory, {os.getcwd()}")
-    if args.resume is not None:
-        for option in ("model", "name", "seed", "test", "view", "eval", "images", "gif"):
-            if getattr(args, option) not in (None, False):
-                parser.error(f"--resume goes on with a run as it was started; leave out --{option}")
     if args.play and not args.model:
         parser.error("--view, --eval, --images and --gif need a trained --model X.h5")
     if args.play and name is not None:
         parser.error("--name names a training, and --view, --eval, --images and --gif only play")
+
+
+def check_resume(parser, args):
+    """Ends the program where `--resume` has company that contradicts it.
+
+    Args:
+        parser: `OneLineParser`.
+        args: what it has parsed.
+    """
+    for option in ("model", "name", "seed", "test", "view", "eval", "images", "gif"):
+        if getattr(args, option) not in (None, False):
+            parser.error(f"--resume goes on with a run as it was started; leave out --{option}")
 
 
 def check_resumed(parser, args, description):
@@ -124,10 +137,10 @@ def check_resumed(parser, args, description):
                 f"--{name.replace('_', '-')} {getattr(args, name)} contradicts {args.resume}, "
                 f"which runs with {value}; leave it out"
             )
-    step = description["step"]
-    if args.max_steps <= step:
+    if args.max_steps <= description["step"]:
         parser.error(
-            f"{args.resume} has done its {step} steps; --max-steps with more lets it go on"
+            f"{args.resume} has done {description['step']} steps, and --max-steps is "
+            f"{args.max_steps}; with more, it goes on"
         )
     own, others = versions(), description["versions"]
     changed = [

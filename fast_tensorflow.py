@@ -6,12 +6,17 @@ processor before its own log level is in force, so standard error is put aside m
 
 import functools
 import os
+import sys
 
 import numpy as np
 
+os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # a network this small is faster on the CPU
 
+for _name in ("stdout", "stderr"):  # where the reader has closed one, nothing is written to it
+    if getattr(sys, _name) is None:
+        setattr(sys, _name, open(os.devnull, "w"))
 _stderr = os.dup(2)
 _nowhere = os.open(os.devnull, os.O_WRONLY)
 os.dup2(_nowhere, 2)

@@ -79,7 +79,9 @@ class TrainingLog:
             step: how many of them have been done before.
         """
         self.logger = logger
-        self.bar = tqdm(total=max_steps, initial=step, unit=" steps", disable=None)
+        self.bar = tqdm(
+            total=max_steps, initial=step, unit=" steps", disable=None, dynamic_ncols=True
+        )
         self.episode_start = time.perf_counter()
 
     def get_state(self):
@@ -99,7 +101,7 @@ class TrainingLog:
     def step(self, reward):
         """Counts one step and its reward."""
         self.episode_steps += 1
-        self.episode_return += reward
+        self.episode_return += float(reward)
         self.bar.update()
 
     def end_episode(self, step, loss):
@@ -138,10 +140,12 @@ class TrainingLog:
 
     @contextlib.contextmanager
     def evaluating(self):
-        """Makes room for an evaluation's own bar, and leaves its time out of the episode's."""
+        """Gives the line of the progress bar to an evaluation's, and leaves its time out."""
         start = time.perf_counter()
         self.bar.clear()
+        hidden, self.bar.disable = self.bar.disable, True
         yield
+        self.bar.disable = hidden
         self.episode_start += time.perf_counter() - start
 
     def log_evaluation(self, step, episode_return_avg, avg_max_q_value):

@@ -4,8 +4,12 @@ Adam Stelmaszczyk (2018). `python run.py` trains; `python run.py --help` lists t
 import contextlib
 import os
 import secrets
+import signal
 import sys
 import tempfile
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports: no traceback
 
 from fast_tensorflow import compiled  # isort: skip (first: it keeps TensorFlow quiet)
 
@@ -26,6 +30,7 @@ from command_line import (
     OneLineParser,
     WrongInput,
     check_args,
+    check_resume,
     check_resumed,
     make_env,
     number,
@@ -50,7 +55,7 @@ EVAL_EVERY = 20000  # steps between evaluations
 EVAL_STEPS = 10000  # steps of one evaluation
 EVAL_EPSILON = 0  # probability of a random action in evaluation: fully greedy
 TRAIN_EPSILON = 0.01  # probability of a random action in training
-Q_VALIDATION_SIZE = 10000  # observations set aside to track avg_max_q_value
+Q_VALIDATION_SIZE = 10000  # observations over which avg_max_q_value is taken
 
 
 def one_hot_encode(n, action):
@@ -88,7 +93,10 @@ def create_model(env, learning_rate=LEARNING_RATE):
 
 @compiled
 def predict(env, model, observations):
-    """Q-values of all actions, float32 of shape (batch, n actions), for a batch of observations."""
+    """Q-values of all actions, float32 of shape (batch, n actions), for a batch of observations.
+
+    `compiled` makes it take and return NumPy arrays, and run fast; see fast_tensorflow.py.
+    """
     observations = tf.cast(observations, tf.float32)
     mask = tf.ones((tf.shape(observations)[0], env.action_space.n))
     return model([observations, mask])
@@ -100,8 +108,9 @@ def fit_batch(env, model, target_model, batch, gamma=DISCOUNT_FACTOR_GAMMA):
 
     The Q-value of the action taken moves towards reward + gamma * max Q of the next observation,
     which `target_model`, a copy of older weights, estimates (Mnih et al. 2015, algorithm 1); an
-    episode that is done has nothing more to come. This is what `model.fit` does with the targets
-    of `model.predict`; it is spelled out because those take 40 ms each to get going.
+    episode that is done has nothing more to come. Targets are masked like Q-values, so that the
+    other actions' errors are 0 - 0. It does what `model.fit` would do with targets of
+    `model.predict`; it is spelled out because those take 40 ms each to get going.
 
     Args:
         env: environment that gives the number of actions.
@@ -168,7 +177,7 @@ def evaluate(env, model, steps=EVAL_STEPS, epsilon=EVAL_EPSILON, seed=None, fram
     returns, episode_return, episode_step = [], 0.0, 0
     env.action_space.seed(seed)
     observation, _ = env.reset(seed=seed)
-    for _ in tqdm(range(steps), disable=None):
+    for _ in tqdm(range(steps), disable=None, position=0, dynamic_ncols=True):
         action = epsilon_greedy_action(env, model, observation, epsilon)
         observation, reward, terminated, truncated, _ = env.step(action)
         episode_return += reward
@@ -246,7 +255,10 @@ def train(
             batch = replay_buffer.sample(batch_size)
             loss = fit_batch(env, model, target_model, batch, gamma=discount_factor_gamma)
             if not np.isfinite(loss):
-                raise FloatingPointError(f"the loss is {loss} at step {step}; {checkpoint}")
+                raise FloatingPointError(f"the loss is {loss} at step {step}; {checkpoint.where()}")
+        if done:
+            log.end_episode(step, loss)
+            observation, _ = env.reset()
 
         if step == q_validation_size:
             q_validation_observations, *_ = replay_buffer.sample(q_validation_size)
@@ -258,13 +270,9 @@ def train(
             if episode_return_avg > best_return:
                 best_return = episode_return_avg
                 save_model(model, "best", logdir, name)
-        last = step == max_steps or bool(stop.number)
+        last = step == max_steps or stop.requested
         if step % snapshot_every == 0 or last:
             save_model(model, step, logdir, name)
-
-        if done:
-            log.end_episode(step, loss)
-            observation, _ = env.reset()
         if last or (done and checkpoint.is_due(step)):
             checkpoint.save(step, best_return, episode_return_avg, q_validation_observations)
         if last:
@@ -294,7 +302,7 @@ def load_or_create_model(env, model_filename, learning_rate=LEARNING_RATE):
 
 
 def set_seed(env, seed):
-    """Seeds the weights' initial values, and the environment and its random actions."""
+    """Seeds the weights to be made, the environment (by a reset) and its random actions."""
     keras.utils.set_random_seed(seed)
     env.action_space.seed(seed)
     env.reset(seed=seed)
@@ -346,7 +354,7 @@ def parse_args(argv=None):
         ("eval_steps", EVAL_STEPS, count, "steps of one evaluation"),
         ("eval_epsilon", EVAL_EPSILON, chance, "probability of a random action in evaluation"),
         ("train_epsilon", TRAIN_EPSILON, chance, "probability of a random action in training"),
-        ("q_validation_size", Q_VALIDATION_SIZE, count, "observations to track avg_max_q_value"),
+        ("q_validation_size", Q_VALIDATION_SIZE, count, "observations for avg_max_q_value"),
     ]
     for name, default, interval, meaning in hyperparameters:
         group.add_argument(
@@ -358,12 +366,13 @@ def parse_args(argv=None):
         )
     args = parser.parse_args(argv)
     args.play = args.view or args.eval or args.images or args.gif is not None
-    check_args(parser, args)
     if args.resume is not None:
-        description, arrays = read_checkpoint(args.resume)
-        parser.set_defaults(**description["settings"], play=False, run=(description, arrays))
+        check_resume(parser, args)
+        description, _ = read_checkpoint(args.resume)
+        parser.set_defaults(**description["settings"], play=False)
         args = parser.parse_args(argv)
         check_resumed(parser, args, description)
+    check_args(parser, args)
     args.hyperparameters = {name: getattr(args, name) for name, *_ in hyperparameters}
     return args
 
@@ -378,8 +387,9 @@ def play(args):
     env = make_env(args.env, render_mode)
     model = load_or_create_model(env, args.model)
     frame_saver = FrameSaver(env, args.images, args.gif)
-    with contextlib.closing(env), contextlib.closing(frame_saver):
+    with contextlib.closing(env):
         average = evaluate(env, model, args.eval_steps, args.eval_epsilon, args.seed, frame_saver)
+        frame_saver.save_gif()
     print(
         f"episode_return_avg {average:.3f}" if average == average else "No episode was completed."
     )
@@ -405,11 +415,12 @@ def start_training(args, env, eval_env):
     replay_buffer = ReplayBuffer(args.replay_buffer_size, env.observation_space, args.seed)
     log = TrainingLog(args.log_every)
     settings = {name: getattr(args, name) for name in (*args.hyperparameters, "env", "seed")}
-    settings["model"] = args.model or ""
+    settings["model"] = args.model or "none"
     every = settings["checkpoint_every"]
     checkpoint = Checkpoint(settings, every, env, model, target_model, replay_buffer, log)
     if args.resume:
-        checkpoint.restore(args.resume, *args.run)
+        checkpoint.restore(args.resume)
+        print(f"Resumed {args.resume} at step {checkpoint.saved_step}")
     else:
         checkpoint.create_run(args.name)
         print(f"Created {checkpoint.logdir}")
@@ -435,9 +446,9 @@ def start_training(args, env, eval_env):
             args.seed,
             **loop,
         )
-    if stop.number and checkpoint.saved_step < args.max_steps:
+    if stop.requested and checkpoint.saved_step < args.max_steps:
         print(f"Stopped. To go on: python run.py --resume {checkpoint.logdir}")
-        sys.exit(128 + stop.number)
+        sys.exit(128 + stop.signal)
     return episode_return_avg
 
 
@@ -448,8 +459,8 @@ def self_test(env_id):
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         trained = main(parse_args([*same, *short.split()]))
         loaded = main(parse_args([*same, "--model", "test-log/test-400.h5", "--eval"]))
-    if trained != loaded:
-        raise RuntimeError(f"the trained network returns {trained}, but once loaded {loaded}")
+    if not np.array_equal(trained, loaded, equal_nan=True):
+        raise OSError(f"the trained network returns {trained}, but once loaded {loaded}")
     print("The installation works: the network was trained, saved and loaded.")
 
 
@@ -477,7 +488,8 @@ def main(args):
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(line_buffering=True)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.stdout.reconfigure(line_buffering=True, errors="replace")
     try:
         main(parse_args())
     except (WrongInput, SnapshotError, CheckpointError) as error:

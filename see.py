@@ -1,5 +1,7 @@
 """A random agent in Mountain Car: pushes left, right or not at all, and never gets to the flag."""
 
+import contextlib
+
 import gymnasium as gym
 
 from view import has_display, window_closed
@@ -24,4 +26,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with contextlib.suppress(KeyboardInterrupt):
+        main()

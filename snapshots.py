@@ -65,7 +65,7 @@ def read_snapshot(filename):
         SnapshotError: the file is no readable snapshot.
     """
     if not os.path.isfile(filename):
-        raise SnapshotError(f"{filename} is no file that exists")
+        raise SnapshotError(f"there is no file {filename}")
     command = [sys.executable, os.path.abspath(__file__), os.path.abspath(filename)]
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # threads reserve address space
     try:

@@ -1,5 +1,6 @@
 """Watching an agent: in a window, as numbered frames, as an animated GIF."""
 
+import io
 import itertools
 import os
 import sys
@@ -13,13 +14,15 @@ if sys.platform == "linux":  # SDL is to try only what is there: Wayland's libra
 import pygame
 from PIL import Image
 
+from checkpoints import write_file
+
 
 def has_display():
     """Whether a window can be opened; if not, prints a line that says so."""
     try:
         pygame.display.init()
         driver = pygame.display.get_driver()
-        reason = f"SDL's only driver here is {driver}" if driver in ("dummy", "offscreen") else ""
+        reason = "there is no screen" if driver in ("dummy", "offscreen") else ""
         if driver == "x11":  # without OpenGL, which crashes where Mesa's LLVM meets TensorFlow's
             os.environ.setdefault("SDL_FRAMEBUFFER_ACCELERATION", "0")
     except pygame.error as error:
@@ -59,7 +62,7 @@ class FrameSaver:
         if self.gif and episode == 1:
             self.gif_frames.append(frame.quantize())
 
-    def close(self):
+    def save_gif(self):
         """Writes the GIF, which plays at the environment's own pace."""
         if not self.gif_frames:
             return
@@ -67,5 +70,7 @@ class FrameSaver:
         fps = self.env.metadata.get("render_fps", 30)
         ends = [round(100 * n / fps) for n in range(len(self.gif_frames) + 1)]
         durations = [10 * (end - start) for start, end in itertools.pairwise(ends)]  # of 10 ms each
-        first.save(self.gif, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
+        content = io.BytesIO()
+        first.save(content, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
+        write_file(self.gif, content.getvalue())
         print(f"Saved {self.gif}")

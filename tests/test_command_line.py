@@ -41,7 +41,7 @@ WRONG = {
     "--env CountsFromOne-v0": "counted from 0",
     "--env Picture-v0": "no vector",
     "--env Words-v0": "no vector",
-    "--model missing.h5": "missing.h5 is no file",
+    "--model missing.h5": "there is no file missing.h5",
     "--model text.h5": "text.h5 is no readable snapshot",
     "--model cart-pole-1.h5": "(4, 32)",
     "--learning-rate 0": "'0' is no number from",
@@ -66,7 +66,10 @@ WRONG = {
     "--name=": "'' is no plain file name",
     "--name=a\nb": "is no plain file name",
     "--name=a\0b": "is no plain file name",
-    "--name " + 300 * "x": "File name too long",
+    "--name " + 201 * "x": "is too long",
+    "--model=": "--model '' is no file",
+    "--model cart-pole-1.h5 --gif folder.gif": "is no .gif file",
+    "--model cart-pole-1.h5 --gif text.h5/car.gif": "in a directory to write to",
     "--eval": "need a trained --model",
     "--gif car.gif": "need a trained --model",
     "--model cart-pole-1.h5 --eval --name x": "--name names a training",
@@ -81,6 +84,7 @@ WRONG = {
 def test_wrong_input_ends_in_one_line_and_makes_nothing(arguments, command, tmp_path):
     (tmp_path / "text.h5").write_text("weights")
     (tmp_path / "taken-log").mkdir()
+    (tmp_path / "folder.gif").mkdir()
     run.save_model(run.create_model(gym.make("CartPole-v1")), 1, tmp_path, "cart-pole")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     words = arguments.split(" ") if "=" not in arguments else [arguments]

@@ -128,7 +128,7 @@ def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(uninterrupted, 
             else ["--name", "x", "--seed", 3, *SETTINGS]
         )
         status, _, errors = finish(start(*arguments, killer=killer))
-        was_finished = status == 2 and "has done its 3000 steps" in errors  # killed at the very end
+        was_finished = status == 2 and "has done 3000 steps" in errors  # killed at the very end
         assert was_finished or (status, errors) in [(-signal.SIGKILL, ""), (0, "")]
         kills += status == -signal.SIGKILL
         if status == 0 or was_finished:
@@ -181,8 +181,8 @@ WRONG = {
     "--resume nowhere-log": "no run to resume",
     "--resume .": "no run to resume",
     "--resume=": "no run to resume",
-    "--resume x-log": "has done its 300 steps",
-    "--resume x-log --max-steps 200": "has done its 300 steps",
+    "--resume x-log": "has done 300 steps",
+    "--resume x-log --max-steps 200": "has done 300 steps",
     "--resume x-log --max-steps 400 --model x-log/x-300.h5": "leave out --model",
     "--resume x-log --max-steps 400 --name y": "leave out --name",
     "--resume x-log --max-steps 400 --seed 3": "leave out --seed",
@@ -209,8 +209,19 @@ def test_wrong_use_ends_in_one_line_and_changes_nothing(command, stopped, tmp_pa
 
 
 def test_settings_given_again_that_are_the_same_are_accepted(command, stopped):
-    arguments = ["--resume", stopped, *SETTINGS, "--max-steps", 310]
+    arguments = ["--resume", stopped, "--eval-every", 500, "--max-steps", 310]
     assert command(*arguments)[::2] == (0, "")
+
+
+def test_only_what_a_kill_left_behind_is_cleared_away(command, tmp_path):
+    name = "x.partial"
+    assert command("--name", name, "--seed", 3, *SETTINGS, "--max-steps", 300)[0] == 0
+    (tmp_path / f"{name}-log" / "notes.partial.txt").touch()
+    (tmp_path / f"{name}-log" / f"{name}-400.partial.h5").touch()
+    before = {path.name for path in (tmp_path / f"{name}-log").iterdir()}
+    assert command("--resume", f"{name}-log", "--max-steps", 310)[0] == 0
+    after = {path.name for path in (tmp_path / f"{name}-log").iterdir()}
+    assert before - after == {f"{name}-400.partial.h5"}
 
 
 def rewrite(logdir, change):
