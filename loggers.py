@@ -66,7 +66,7 @@ class TrainingLog:
 
     def __init__(self, log_every):
         self.log_every = log_every
-        self.episode = 1
+        self.episode = 0
         self.last_logged_step = 0
         self._start_episode()
 
@@ -100,6 +100,8 @@ class TrainingLog:
 
     def step(self, reward):
         """Counts one step and its reward."""
+        if self.episode_steps == 0:
+            self.episode += 1
         self.episode_steps += 1
         self.episode_return += float(reward)
         self.bar.update()
@@ -114,7 +116,6 @@ class TrainingLog:
         if step - self.last_logged_step >= self.log_every:
             self.last_logged_step = step
             self._log_episode(step, loss)
-        self.episode += 1
         self._start_episode()
 
     def _log_episode(self, step, loss):
