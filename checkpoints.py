@@ -223,9 +223,6 @@ class Checkpoint:
         Args:
             name: name of the run; None for the local time, with a number added where that is taken.
 
-        Returns:
-            (name, logdir).
-
         Raises:
             CheckpointError: NAME-log exists, or can't be made.
             OSError: the checkpoint can't be written.
@@ -234,7 +231,7 @@ class Checkpoint:
         others = (f"{start}-{number}" for number in itertools.count(2))
         for candidate in [name] if name else itertools.chain([start], others):
             if self._create(candidate):
-                return candidate, self.logdir
+                return
         raise CheckpointError(f"--name {name}: {name}-log exists; choose another name")
 
     def _create(self, name):

@@ -12,7 +12,7 @@ import numpy as np
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # a network this small is faster on the CPU
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the CPU is enough
 
 for _name in ("stdout", "stderr"):  # where the reader has closed one, nothing is written to it
     if getattr(sys, _name) is None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import run  # isort: skip (before Keras, to keep TensorFlow quiet)
 
+import gymnasium as gym
 import keras
 import pytest
 
@@ -13,6 +14,17 @@ ROOT = Path(run.__file__).parent
 def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=5, help="how often a run is killed and resumed")
     parser.addoption("--damages", type=int, default=60, help="how many damaged snapshots are read")
+
+
+@pytest.fixture(scope="module")
+def env():
+    return gym.make("MountainCar-v0")
+
+
+@pytest.fixture
+def model(env):
+    keras.utils.set_random_seed(0)
+    return run.create_model(env)
 
 
 @pytest.fixture

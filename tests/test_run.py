@@ -8,17 +8,6 @@ import pytest
 import run
 
 
-@pytest.fixture(scope="module")
-def env():
-    return gym.make("MountainCar-v0")
-
-
-@pytest.fixture
-def model(env):
-    keras.utils.set_random_seed(0)
-    return run.create_model(env)
-
-
 class Scripted(gym.Env):
     """Episodes of 3, 4, 5, 3, 4, 5, ... steps, -1 each, every second one cut by a time limit."""
 

@@ -14,17 +14,6 @@ import run
 from snapshots import SnapshotError, load_weights
 
 
-@pytest.fixture(scope="module")
-def env():
-    return gym.make("MountainCar-v0")
-
-
-@pytest.fixture
-def model(env):
-    keras.utils.set_random_seed(0)
-    return run.create_model(env)
-
-
 @pytest.fixture
 def other(env):
     keras.utils.set_random_seed(1)
