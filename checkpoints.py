@@ -15,6 +15,7 @@ import os
 import random
 import shutil
 import signal
+import threading
 import time
 import zipfile
 
@@ -106,15 +107,17 @@ class Episode(gym.Wrapper):
 class StopSignal:
     """Turns Ctrl-C and SIGTERM into a request to stop, while its `with` block runs.
 
-    A second one ends the program at once. `signal` is the number of the first.
+    A second one ends the program at once. `signal` is the number of the first. In a thread other
+    than the main one, where Python allows no signal handlers, it leaves them as they are.
     """
 
     requested = False
 
     def __enter__(self):
+        main = threading.current_thread() is threading.main_thread()
         self.previous = {
             number: signal.signal(number, self._receive)
-            for number in (signal.SIGINT, signal.SIGTERM)
+            for number in ((signal.SIGINT, signal.SIGTERM) if main else ())
         }
         return self
 
@@ -199,9 +202,10 @@ class Checkpoint:
         model, target_model: Keras models.
         replay_buffer: `ReplayBuffer`.
         log: `TrainingLog`.
+        on_save: function that is given this object after each `save` of a run; or None.
     """
 
-    def __init__(self, settings, every, env, model, target_model, replay_buffer, log):
+    def __init__(self, settings, every, env, model, target_model, replay_buffer, log, on_save=None):
         self.settings = dict(settings)
         self.every = every
         self.env = env
@@ -212,6 +216,7 @@ class Checkpoint:
         }
         self.replay_buffer = replay_buffer
         self.log = log
+        self.on_save = on_save
         self.saved_step = 0
         self.logdir = None
         self.lock = None
@@ -325,6 +330,8 @@ class Checkpoint:
         np.savez(archive, **arrays)
         write_file(os.path.join(self.logdir, CHECKPOINT), archive.getvalue())
         self.saved_step = step
+        if self.on_save and step:
+            self.on_save(self)
 
     def restore(self, logdir):
         """Brings everything to the state of a checkpoint, and clears away what a kill left behind.

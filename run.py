@@ -308,30 +308,16 @@ def set_seed(env, seed):
     env.reset(seed=seed)
 
 
-def parse_args(argv=None):
-    """Reads and checks the command line; exits with status 2 if it is wrong.
+def add_hyperparameters(parser, **keywords):
+    """Gives a parser an option for each of the constants at the top of this file.
 
     Args:
-        argv: list of options and values; None for the program's own.
+        parser: `argparse.ArgumentParser`.
+        keywords: further arguments of `add_argument`, for all of them.
 
     Returns:
-        `argparse.Namespace`, in which `hyperparameters` is a dict of those.
+        Names of the hyperparameters, a list.
     """
-    parser = OneLineParser(
-        description="Trains a DQN agent, or with --view, --eval, --images or --gif watches one.",
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add("--model", metavar="X.h5", help="start from the weights of this snapshot")
-    add("--view", action="store_true", help="show the model's policy in a window")
-    add("--eval", action="store_true", help="evaluate the model")
-    add("--images", action="store_true", help="save the model's frames as EPISODE_STEP.png")
-    add("--gif", metavar="FILE.gif", help="save the model's first episode as an animated GIF")
-    add("--name", help="name of the run, for its directory NAME-log (default: the local time)")
-    add("--resume", metavar="NAME-log", help="go on with the run in this directory")
-    add("--seed", type=number(0, 2**32 - 1), help="repeats a run (default: a fresh one, printed)")
-    add("--env", metavar="ID", default="MountainCar-v0", help="environment (default: %(default)s)")
-    add("--test", action="store_true", help="check the installation in a few seconds")
     group = parser.add_argument_group("hyperparameters")
     count, chance = (1, 10**9), (0.0, 1.0)
     hyperparameters = [
@@ -360,10 +346,38 @@ def parse_args(argv=None):
         group.add_argument(
             f"--{name.replace('_', '-')}",
             type=number(*interval),
-            default=default,
             metavar="N" if interval is count else "X",
-            help=f"{meaning} (default: %(default)s)",
+            help=f"{meaning} (default: {default})",
+            **{"default": default, **keywords},
         )
+    return [name for name, *_ in hyperparameters]
+
+
+def parse_args(argv=None):
+    """Reads and checks the command line; exits with status 2 if it is wrong.
+
+    Args:
+        argv: list of options and values; None for the program's own.
+
+    Returns:
+        `argparse.Namespace`, in which `hyperparameters` is a dict of those.
+    """
+    parser = OneLineParser(
+        description="Trains a DQN agent, or with --view, --eval, --images or --gif watches one.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--model", metavar="X.h5", help="start from the weights of this snapshot")
+    add("--view", action="store_true", help="show the model's policy in a window")
+    add("--eval", action="store_true", help="evaluate the model")
+    add("--images", action="store_true", help="save the model's frames as EPISODE_STEP.png")
+    add("--gif", metavar="FILE.gif", help="save the model's first episode as an animated GIF")
+    add("--name", help="name of the run, for its directory NAME-log (default: the local time)")
+    add("--resume", metavar="NAME-log", help="go on with the run in this directory")
+    add("--seed", type=number(0, 2**32 - 1), help="repeats a run (default: a fresh one, printed)")
+    add("--env", metavar="ID", default="MountainCar-v0", help="environment (default: %(default)s)")
+    add("--test", action="store_true", help="check the installation in a few seconds")
+    names = add_hyperparameters(parser)
     args = parser.parse_args(argv)
     args.play = args.view or args.eval or args.images or args.gif is not None
     if args.resume is not None:
@@ -373,7 +387,7 @@ def parse_args(argv=None):
         args = parser.parse_args(argv)
         check_resumed(parser, args, description)
     check_args(parser, args)
-    args.hyperparameters = {name: getattr(args, name) for name, *_ in hyperparameters}
+    args.hyperparameters = {name: getattr(args, name) for name in names}
     return args
 
 
@@ -396,13 +410,14 @@ def play(args):
     return average
 
 
-def start_training(args, env, eval_env):
+def start_training(args, env, eval_env, on_checkpoint=None):
     """Makes what a training run needs, or finds it where `--resume` says, and trains.
 
     Args:
         args: what `parse_args` returns, with a seed.
         env: environment to learn in.
         eval_env: another one of the same kind.
+        on_checkpoint: function that is given the `Checkpoint` each time it has been written.
 
     Returns:
         Mean return of the last evaluation, a float; None without one.
@@ -417,7 +432,9 @@ def start_training(args, env, eval_env):
     settings = {name: getattr(args, name) for name in (*args.hyperparameters, "env", "seed")}
     settings["model"] = args.model or "none"
     every = settings["checkpoint_every"]
-    checkpoint = Checkpoint(settings, every, env, model, target_model, replay_buffer, log)
+    checkpoint = Checkpoint(
+        settings, every, env, model, target_model, replay_buffer, log, on_checkpoint
+    )
     if args.resume:
         checkpoint.restore(args.resume)
         print(f"Resumed {args.resume} at step {checkpoint.saved_step}")

@@ -119,9 +119,10 @@ CONTENDERS = {  # training function, learning steps timed: a few seconds of each
 }
 
 
-def measure(name):
-    """Learning steps per second of one of `CONTENDERS`, measured in this process."""
-    train, steps = CONTENDERS[name]
+def measure(name, steps=None):
+    """Learning steps per second of one of `CONTENDERS`, over the last `steps`, in this process."""
+    train, default = CONTENDERS[name]
+    steps = steps or default
     env = Clock(gym.make("MountainCar-v0"))
     train(env, run.TRAIN_START + steps // 10 + steps)
     return steps / (env.times[-1] - env.times[-1 - steps])

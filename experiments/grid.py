@@ -1,0 +1,373 @@
+"""Is it better? Trains every combination of some hyperparameters with many seeds, side by side:
+
+    python -m experiments.grid --train-epsilon 0.01 0.05 --seeds 10 --name epsilon
+
+Each training is that of `python run.py` with one value of each and one seed, on one core. Ray Tune
+distributes them over the cores of this machine or, with --address, of a cluster, and lets those
+that died go on from their last checkpoint. Tables, plot and run directories come to NAME-grid;
+experiments/report.py explains them.
+"""
+
+import contextlib
+import io
+import itertools
+import json
+import math
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps TensorFlow quiet)
+
+import pandas as pd
+from tqdm import tqdm
+
+import run
+from checkpoints import CheckpointError, read_checkpoint, write_file
+from command_line import OneLineParser, WrongInput, make_env, number, one_line
+from experiments import speed
+
+# For Ray, before it is imported: no statistics over the network, and no event files of its own,
+# which TensorBoard would take for further trainings.
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # which prints whatever the verbosity
+try:
+    import ray
+    from ray import tune
+
+    from experiments import report
+except ModuleNotFoundError as missing:
+    install = "pip install -r experiments/requirements.txt"
+    sys.exit(one_line(f"no module {missing.name}: {install}", status=2))
+
+ROOT = Path(run.__file__).parent
+RETRIES = 5  # of a training that died, with its worker or its node
+EVALUATION_SHARE = 1.15  # time of a training compared with that of its steps alone
+WORKER = {  # what a worker needs to know: our modules, and that it has one core
+    "working_dir": str(ROOT),
+    "excludes": ["*", "!*.py", "!experiments/"],
+    "env_vars": {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"},
+}
+
+
+def parse_args(argv=None):
+    """Reads and checks the command line; exits with status 2 if it is wrong.
+
+    Args:
+        argv: list of options and values; None for the program's own.
+
+    Returns:
+        `argparse.Namespace`, in which `folder` is the grid's directory and `trainings` the list of
+        `list_trainings`, in a grid that goes on the one with which it was begun.
+    """
+    parser = OneLineParser(
+        prog="grid",
+        description="Trains combinations of hyperparameters, each with many seeds; compares them.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--name", help="name of the grid, for its directory NAME-grid")
+    add("--resume", metavar="NAME", help="go on with a grid that was stopped or killed")
+    add("--seeds", type=number(1, 10**6), metavar="N", help="trainings per setting (default: 10)")
+    add("--first-seed", type=number(0, 2**31), metavar="N", help="lowest seed (default: 0)")
+    add("--env", metavar="ID", help="environment (default: MountainCar-v0)")
+    add("--cores", type=number(1, 10**6), metavar="N", help="cores to use (default: all)")
+    add("--address", help="use the Ray cluster at this address, instead of this machine alone")
+    add("--storage", help="path or URL that all its nodes can write to, for checkpoints")
+    add("--format", choices=["png", "svg"], default="png", help="of the plot (default: png)")
+    names = run.add_hyperparameters(parser, nargs="+", default=None)
+    args = parser.parse_args(argv)
+    new = {name: getattr(args, name) for name in ("name", "seeds", "first_seed", "env", *names)}
+    given = {name: value for name, value in new.items() if value is not None}
+    if args.resume is not None and given:
+        option = next(iter(given)).replace("_", "-")
+        parser.error(f"--resume goes on with a grid as it was begun; leave out --{option}")
+    name = args.resume if args.name is None else args.name
+    if name is None:
+        parser.error("--name NAME is missing; NAME-grid will be the directory of the results")
+    if not name or name[0] == "." or name != os.path.basename(name) or not name.isprintable():
+        parser.error(f"{name!r} is no plain file name; a grid's directory is NAME-grid")
+    if args.address and not args.storage:
+        parser.error("--address needs --storage, a path or URL that all nodes can write to")
+    if args.address and args.cores:
+        parser.error("--cores counts this machine's; with --address, leave it out")
+    args.folder = Path(f"{name}-grid")
+    list_file = args.folder / "trainings.json"
+    if args.resume is None:
+        if os.path.lexists(args.folder):
+            parser.error(f"{args.folder} exists; choose another --name, or --resume {name}")
+        try:
+            make_env(args.env or "MountainCar-v0").close()
+        except WrongInput as error:
+            parser.error(error)
+        options = {name: given[name] for name in names if name in given}
+        seeds = range(args.first_seed or 0, (args.first_seed or 0) + (args.seeds or 10))
+        args.trainings = list_trainings(options, seeds, args.env or "MountainCar-v0")
+    elif list_file.is_file():
+        args.trainings = json.loads(list_file.read_text())
+    else:
+        parser.error(f"--resume {name}: there is no grid to go on with: no file {list_file}")
+    return args
+
+
+def list_trainings(options, seeds, env_id):
+    """All trainings of a grid in the order in which they begin: the settings take turns.
+
+    Args:
+        options: dict of hyperparameters to lists of values.
+        seeds: the seeds, ints.
+        env_id: name of the environment.
+
+    Returns:
+        List of dicts: the `setting`, a string; `env` and `seed`; `name` of the run; its
+        `max_steps`; and its command line for run.py, `argv`.
+    """
+    settings = list(itertools.product(*(dict.fromkeys(values) for values in options.values())))
+    trainings = []
+    shown = [name for name, values in options.items() if len(settings) == 1 or len(values) > 1]
+    for seed, values in itertools.product(seeds, settings):
+        chosen = dict(zip(options, values, strict=True))
+        labels = [f"{name}={chosen[name]}" for name in shown]
+        name = ",".join([*labels, f"seed={seed}"])
+        argv = ["--name", name, "--seed", str(seed), "--env", env_id]
+        for option, value in chosen.items():
+            argv += [f"--{option.replace('_', '-')}", str(value)]
+        trainings.append(
+            {
+                "setting": ",".join(labels) or report.AS_IN_RUN,
+                "env": env_id,
+                "seed": seed,
+                "name": name,
+                "max_steps": chosen.get("max_steps", run.MAX_STEPS),
+                "argv": argv,
+            }
+        )
+    return trainings
+
+
+def train_one(config):
+    """One training, from its beginning or its last checkpoint; Ray Tune calls it in a worker.
+
+    The run's directory is in the worker's own. A copy of it is what Ray keeps as checkpoint.
+
+    Args:
+        config: dict whose `training` is one of `list_trainings`.
+    """
+    training, failed = config["training"], None
+    logdir = f"{training['name']}-log"
+
+    def send(step):
+        with tempfile.TemporaryDirectory() as folder:
+            if os.path.isdir(logdir):
+                shutil.make_archive(f"{folder}/run", "tar", base_dir=logdir)
+            checkpoint = tune.Checkpoint.from_directory(folder)
+            tune.report({"step": step, "failed": failed}, checkpoint=checkpoint)
+
+    shutil.rmtree(logdir, ignore_errors=True)  # of a worker that died here
+    argv = training["argv"]
+    if tune.get_checkpoint():
+        unpack(tune.get_checkpoint(), ".")
+        argv = ["--resume", logdir]
+        if read_checkpoint(logdir)[0]["step"] == training["max_steps"]:
+            return
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
+            args = run.parse_args(argv)
+            envs = make_env(args.env), make_env(args.env)
+            run.start_training(args, *envs, lambda checkpoint: send(checkpoint.saved_step))
+    except SystemExit:
+        failed = errors.getvalue().partition(": ")[2].strip()  # without the program's name
+    except FloatingPointError as error:
+        failed = str(error)
+    if failed:
+        send(training["max_steps"])
+
+
+def unpack(checkpoint, folder):
+    """Unpacks the directory of a run, which `train_one` has put into a checkpoint of Ray."""
+    with checkpoint.as_directory() as packed:
+        if os.path.isfile(f"{packed}/run.tar"):
+            shutil.unpack_archive(f"{packed}/run.tar", folder, filter="data")
+
+
+class Display(tune.Callback):
+    """Shows how a grid gets on, and brings the directories of its runs up to date.
+
+    It is one line that changes; where there is no terminal, a line for each training that has
+    ended.
+
+    Args:
+        folder: directory of the grid.
+        trainings: list of `list_trainings`.
+    """
+
+    def __init__(self, folder, trainings):
+        self.folder = folder
+        self.count = len(trainings)
+        self.steps = sum(training["max_steps"] for training in trainings)
+        self.retries = 0
+        self.bar = None
+
+    def on_step_end(self, iteration, trials, **info):
+        results = [trial.last_result or {} for trial in trials]
+        steps = sum(result.get("step", 0) for result in results)
+        if self.bar is None:
+            self.bar = tqdm(
+                total=self.steps, initial=steps, smoothing=0, disable=None, dynamic_ncols=True
+            )
+        self.bar.set_description(self.text(trials), refresh=False)
+        self.bar.update(steps - self.bar.n)
+
+    def text(self, trials):
+        states = [trial.status for trial in trials]
+        failed = sum(bool((trial.last_result or {}).get("failed")) for trial in trials)
+        done = states.count("TERMINATED") - failed
+        failed += states.count("ERROR")
+        text = f"{done} of {self.count} done, {states.count('RUNNING')} running, {failed} failed"
+        return f"{text}, {self.retries} retried" if self.retries else text
+
+    def on_checkpoint(self, iteration, trials, trial, checkpoint, **info):
+        unpack(checkpoint, self.folder)
+
+    def on_trial_recover(self, iteration, trials, trial, **info):
+        self.retries += 1
+
+    def on_trial_complete(self, iteration, trials, trial, **info):
+        if self.bar.disable:
+            print(self.text(trials))
+
+    def on_experiment_end(self, trials, **info):
+        self.bar.close()
+
+
+def train_all(args):
+    """Trains with Ray Tune what has not been trained yet.
+
+    Args:
+        args: what `parse_args` returns.
+
+    Returns:
+        `ray.tune.ResultGrid`, which lacks trainings that were not begun.
+    """
+    storage, experiment = args.storage or str(args.folder), "ray"
+    if args.storage:
+        experiment = f"{args.folder}-ray"
+    if "://" not in storage:
+        storage = os.path.abspath(storage)
+    try:
+        begun = tune.Tuner.can_restore(f"{storage}/{experiment}")
+    except Exception as error:  # whatever the library for this kind of storage raises
+        raise WrongInput(f"--storage {storage}: {error}") from error
+    if begun and not args.resume:
+        raise WrongInput(f"--storage {storage} has {experiment} of another grid; choose a --name")
+    args.folder.mkdir(exist_ok=args.resume is not None)
+    write_file(args.folder / "trainings.json", json.dumps(args.trainings, indent=1).encode())
+    if begun:
+        tuner = tune.Tuner.restore(f"{storage}/{experiment}", train_one, resume_errored=True)
+        return tuner.fit()
+    tuner = tune.Tuner(
+        tune.with_resources(train_one, {"cpu": 1}),
+        param_space={"training": tune.grid_search(args.trainings)},
+        tune_config=tune.TuneConfig(
+            trial_dirname_creator=lambda trial: trial.config["training"]["name"]
+        ),
+        run_config=tune.RunConfig(
+            name=experiment,
+            storage_path=storage,
+            failure_config=tune.FailureConfig(max_failures=RETRIES),
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=3),
+            callbacks=[Display(args.folder, args.trainings)],
+            verbose=0,
+        ),
+    )
+    return tuner.fit()
+
+
+def announce(args):
+    """Prints how many trainings there are, on how many cores, and about how long they take."""
+    steps = 0
+    for training in args.trainings:
+        steps += training["max_steps"]
+        with contextlib.suppress(CheckpointError):
+            steps -= read_checkpoint(args.folder / f"{training['name']}-log")[0]["step"]
+    cores = min(int(ray.cluster_resources().get("CPU", 1)), len(args.trainings))
+    with contextlib.redirect_stdout(io.StringIO()):
+        rate = speed.measure("tutorial", steps=1000)
+    minutes = EVALUATION_SHARE * steps / rate / cores / 60
+    print(
+        f"{len(args.trainings)} trainings with {steps:,} steps to go, {cores} at a time: "
+        f"about {math.ceil(minutes)} min"
+    )
+
+
+def collect(folder, results):
+    """Gathers what the runs of a grid have logged.
+
+    Args:
+        folder: directory of the grid.
+        results: what `train_all` returns.
+
+    Returns:
+        pandas.DataFrame, as `report.summarize` takes it.
+    """
+    rows = []
+    for result in results:
+        training, failed = result.config["training"], (result.metrics or {}).get("failed")
+        if result.error:
+            failed = f"{type(result.error).__name__}: {result.error}".splitlines()[0]
+        if result.checkpoint:
+            unpack(result.checkpoint, folder)
+        row = {name: training[name] for name in ("setting", "env", "seed")} | {"failed": failed}
+        rows += report.read_run(folder / f"{training['name']}-log", row)
+    return pd.DataFrame(rows)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    here = {"address": "local", "num_cpus": args.cores, "include_dashboard": False}
+    cluster = {"address": args.address} if args.address else here
+    try:
+        ray.init(**cluster, runtime_env=WORKER, log_to_driver=False, logging_level="CRITICAL")
+    except (ConnectionError, ValueError) as error:
+        sys.exit(one_line(f"--address {args.address}: no Ray cluster: {error}", status=2))
+    try:
+        announce(args)
+        results = train_all(args)
+    finally:
+        ray.shutdown()
+    frame = collect(args.folder, results)
+    ended = sum(is_over(result) for result in results)
+    if ended < len(args.trainings):
+        name = args.name or args.resume
+        print(f"Stopped. To go on: python -m experiments.grid --resume {name}")
+        sys.exit(130)
+    frame.to_csv(args.folder / "results.csv", index=False)
+    summary = report.summarize(frame)
+    summary.to_csv(args.folder / "summary.csv", index=False)
+    report.plot(frame, args.folder / f"curves.{args.format}")
+    print(report.table(summary, report.reward_threshold(frame)))
+    for setting, group in frame[frame["failed"].notna()].groupby("setting", sort=False):
+        print(f"failed: {setting}: {group['failed'].iloc[0]}")
+    print(f"Wrote {args.folder}")
+
+
+def is_over(result):
+    """Whether a training needs no more time: it has come to its end, or failed for good."""
+    return (
+        result.error or (result.metrics or {}).get("step") == result.config["training"]["max_steps"]
+    )
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except WrongInput as error:
+        sys.exit(one_line(error, status=2))
+    except OSError as error:
+        sys.exit(one_line(error, status=1))
+    except KeyboardInterrupt:
+        sys.exit(130)

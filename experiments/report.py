@@ -1,0 +1,238 @@
+"""Tables and plot of many trainings: what a grid ends with, and what compares several of them:
+
+    python -m experiments.report A-grid/results.csv B-grid/results.csv --plot both.png
+
+One training tells little, so a setting is judged by all its seeds, and each figure comes with its
+95% interval (percentile bootstrap). Beside the mean stands the interquartile mean (IQM), that of
+the middle half, which single lucky or unlucky seeds don't move (Agarwal et al., "Deep Reinforcement
+Learning at the Edge of the Statistical Precipice", 2021).
+"""
+
+import functools
+import itertools
+import os
+
+import gymnasium as gym
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from scipy import stats
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from checkpoints import CheckpointError, read_checkpoint
+from command_line import OneLineParser
+
+matplotlib.use("Agg")  # to files, without a window
+
+AS_IN_RUN = "constants of run.py"
+COLUMNS = ("setting", "env", "seed", "step", "return", "failed")
+MEASURES = {  # what is measured of a training, given the returns of its evaluations in order
+    "last evaluation": lambda returns: returns.iloc[-1],
+    "best evaluation": lambda returns: returns.max(),
+    "mean of all evaluations": lambda returns: returns.mean(),
+}
+STATISTICS = {
+    "mean": np.mean,
+    "IQM": functools.partial(stats.trim_mean, proportiontocut=0.25),
+}
+
+
+def read_run(logdir, row):
+    """Reads the settings and the evaluations of a training run.
+
+    Args:
+        logdir: directory of the run; it need not exist.
+        row: dict of what else is known of the run.
+
+    Returns:
+        List of dicts: `row` with the hyperparameters and with `step`, `return` and `seconds` (since
+        the run's first event) of each evaluation; without evaluations, one without these three.
+    """
+    try:
+        description, _ = read_checkpoint(logdir)
+    except CheckpointError:
+        return [row]
+    row = {**description["settings"], **row}
+    events = EventAccumulator(str(logdir), size_guidance={"scalars": 0}).Reload()
+    if "episode_return_avg" not in events.Tags()["scalars"]:
+        return [row]
+    start = events.FirstEventTimestamp()
+    return [
+        {**row, "step": event.step, "return": event.value, "seconds": event.wall_time - start}
+        for event in events.Scalars("episode_return_avg")
+    ]
+
+
+def interval(statistic, *samples):
+    """95% bootstrap interval of a statistic.
+
+    Args:
+        statistic: function of the samples and of `axis`.
+        samples: float arrays (..., observations), of which the last axis is resampled.
+
+    Returns:
+        (low, high), each of shape (...); nan where a sample is of one observation.
+    """
+    if min(sample.shape[-1] for sample in samples) < 2:
+        return np.full((2, *samples[0].shape[:-1]), np.nan)
+    rng = np.random.default_rng(0)
+    result = stats.bootstrap(samples, statistic, axis=-1, method="percentile", rng=rng)
+    return result.confidence_interval
+
+
+def summarize(results):
+    """Sums up trainings, per setting.
+
+    Args:
+        results: pandas.DataFrame with a row per training and evaluation: `setting` and `env`,
+            strings; `seed`; `step`; `return`, the mean return of the evaluation; `failed`, a
+            message if the training came to no end, else nan. A training without evaluations has
+            one row, whose step and return are nan.
+
+    Returns:
+        pandas.DataFrame with a row per setting, in their order, whose figures are those of the
+        trainings that ended. `solved` counts those with an evaluation that reached the reward
+        threshold of the environment. `gain` is the mean of the last evaluations minus that of the
+        first setting. `P(better)` is the probability that a training ends higher than one of the
+        first setting, ties counted half (Mann-Whitney's U / n / m), and `p` that test's p-value.
+    """
+    ended = results[results["failed"].isna() & results["return"].notna()].sort_values("step")
+    returns = ended.groupby(["setting", "seed"])["return"]
+    measures = pd.DataFrame({name: returns.agg(measure) for name, measure in MEASURES.items()})
+    threshold = reward_threshold(results)
+    rows, first = [], None
+    for setting, group in results.groupby("setting", sort=False):
+        values = measures[measures.index.get_level_values("setting") == setting]
+        failed = group.loc[group["failed"].notna(), "seed"].nunique()
+        row = {"setting": setting, "trainings": group["seed"].nunique(), "failed": failed}
+        if threshold is not None:
+            row["solved"] = np.count_nonzero(values["best evaluation"] >= threshold)
+        for measure, (name, statistic) in itertools.product(MEASURES, STATISTICS.items()):
+            sample = values[measure].to_numpy()
+            if len(sample):
+                add_interval(row, f"{measure}, {name}", statistic, sample)
+        last = values["last evaluation"].to_numpy()
+        if first is None:
+            first = last
+        elif len(first) and len(last):
+            add_interval(row, "gain", difference, last, first)
+            test = stats.mannwhitneyu(last, first)
+            row |= {"P(better)": test.statistic / len(last) / len(first), "p": test.pvalue}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def difference(sample, other, axis=-1):
+    """Difference of the means of two samples."""
+    return np.mean(sample, axis=axis) - np.mean(other, axis=axis)
+
+
+def add_interval(row, name, statistic, *samples):
+    """Puts a statistic of samples and its interval into `row`, as name, name low, name high."""
+    row[name] = statistic(*samples)
+    row[f"{name} low"], row[f"{name} high"] = interval(statistic, *samples)
+
+
+def reward_threshold(results):
+    """The mean return from which on the environment counts as solved, a float; None if unknown."""
+    env_id = results["env"].iloc[0]
+    return gym.spec(env_id).reward_threshold if env_id in gym.registry else None
+
+
+def table(summary, threshold):
+    """The tables that are printed, a string.
+
+    Args:
+        summary: what `summarize` returns.
+        threshold: what `reward_threshold` returns.
+    """
+
+    def cell(row, name):
+        value, low, high = (row.get(name + end, np.nan) for end in ("", " low", " high"))
+        return f"{value:.1f} [{low:.1f}, {high:.1f}]" if value == value else "-"
+
+    measured, compared = [], []
+    for _, row in summary.iterrows():
+        for measure in MEASURES:
+            cells = {f"{name} [95%]": cell(row, f"{measure}, {name}") for name in STATISTICS}
+            setting = row["setting"] if not measured or measure == next(iter(MEASURES)) else ""
+            measured.append({"setting": setting, "return of": measure, **cells})
+        counts = {"setting": row["setting"], "trainings": row["trainings"], "failed": row["failed"]}
+        if threshold is not None:
+            counts[f"reached {threshold:g}"] = row["solved"]
+        chance = row.get("P(better)", np.nan)
+        better = f"{chance:.2f} (p = {row['p']:.3f})" if chance == chance else "-"
+        compared.append({**counts, "gain [95%]": cell(row, "gain"), "P(better)": better})
+    return "\n\n".join(pd.DataFrame(rows).to_string(index=False) for rows in (measured, compared))
+
+
+def plot(results, filename):
+    """Draws return against steps: per setting the mean with its 95% band, and faint, every seed.
+
+    Args:
+        results: as for `summarize`.
+        filename: path of the picture, .png or .svg.
+    """
+    figure, axes = plt.subplots(figsize=(9, 5.5), layout="constrained")
+    looks = zip(
+        itertools.cycle(matplotlib.color_sequences["petroff10"]),  # told apart by all eyes,
+        itertools.cycle("osD^vPX*"),  # and without colour by these
+        itertools.cycle(["-", "--", "-.", ":"]),
+    )
+    ended = results[results["failed"].isna() & results["return"].notna()]
+    for (setting, group), (colour, marker, line) in zip(
+        ended.groupby("setting", sort=False), looks, strict=False
+    ):
+        curves = group.pivot(index="step", columns="seed", values="return")
+        axes.plot(curves, color=colour, linestyle=line, linewidth=0.8, alpha=0.25)
+        low, high = interval(np.mean, curves.to_numpy())
+        axes.fill_between(curves.index, low, high, color=colour, alpha=0.25, linewidth=0)
+        label = f"{setting} ({curves.shape[1]} trainings)"
+        mean = curves.mean(axis=1)
+        axes.plot(mean, color=colour, linestyle=line, marker=marker, linewidth=2, label=label)
+    threshold = reward_threshold(results)
+    if threshold is not None:
+        axes.axhline(threshold, color="black", linewidth=0.8, linestyle=":")
+        axes.annotate(
+            f"solved: {threshold:g}",
+            (0.005, threshold),
+            xycoords=("axes fraction", "data"),
+            va="bottom",
+        )
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.set(xlabel="training steps", ylabel="mean return of an evaluation")
+    axes.set_title("Mean with 95% band; single trainings faint", fontsize="medium")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center")
+    figure.savefig(filename, dpi=150)
+    plt.close(figure)
+
+
+def main():
+    parser = OneLineParser(prog="report", description="Compares the trainings of several grids.")
+    parser.add_argument("results", nargs="+", metavar="results.csv", help="written by a grid")
+    parser.add_argument("--plot", metavar="FILE", help="draw the curves to a .png or .svg file")
+    args = parser.parse_args()
+    if args.plot is not None and os.path.splitext(args.plot)[1] not in (".png", ".svg"):
+        parser.error(f"--plot {args.plot!r} is no .png or .svg file")
+    frames = []
+    for filename in args.results:
+        try:
+            frames.append(pd.read_csv(filename))
+        except (OSError, ValueError) as error:
+            parser.error(f"{filename} can't be read: {error}")
+        missing = [name for name in COLUMNS if name not in frames[-1]]
+        if missing:
+            parser.error(f"{filename} is no results.csv of a grid: it has no column {missing[0]}")
+    results = pd.concat(frames)
+    print(table(summarize(results), reward_threshold(results)))
+    if args.plot is not None:
+        try:
+            plot(results, args.plot)
+        except OSError as error:
+            parser.error(f"--plot {args.plot} can't be written: {error.strerror}")
+
+
+if __name__ == "__main__":
+    main()
