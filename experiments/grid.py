@@ -48,7 +48,7 @@ RETRIES = 5  # of a training that died, with its worker or its node
 EVALUATION_SHARE = 1.15  # time of a training compared with that of its steps alone
 WORKER = {  # what a worker needs to know: our modules, and that it has one core
     "working_dir": str(ROOT),
-    "excludes": ["*", "!*.py", "!experiments/"],
+    "excludes": ["*", "!.", "!*.py", "!experiments"],
     "env_vars": {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"},
 }
 
