@@ -80,8 +80,8 @@ def parse_args(argv=None):
     add("--format", choices=["png", "svg"], default="png", help="of the plot (default: png)")
     names = run.add_hyperparameters(parser, nargs="+", default=None)
     args = parser.parse_args(argv)
-    new = {name: getattr(args, name) for name in ("name", "seeds", "first_seed", "env", *names)}
-    given = {name: value for name, value in new.items() if value is not None}
+    first = ("name", "seeds", "first_seed", "env", "storage", *names)
+    given = {name: getattr(args, name) for name in first if getattr(args, name) is not None}
     if args.resume is not None and given:
         option = next(iter(given)).replace("_", "-")
         parser.error(f"--resume goes on with a grid as it was begun; leave out --{option}")
@@ -90,12 +90,12 @@ def parse_args(argv=None):
         parser.error("--name NAME is missing; NAME-grid will be the directory of the results")
     if not name or name[0] == "." or name != os.path.basename(name) or not name.isprintable():
         parser.error(f"{name!r} is no plain file name; a grid's directory is NAME-grid")
-    if args.address and not args.storage:
+    if args.address and not args.storage and args.resume is None:
         parser.error("--address needs --storage, a path or URL that all nodes can write to")
     if args.address and args.cores:
         parser.error("--cores counts this machine's; with --address, leave it out")
     args.folder = Path(f"{name}-grid")
-    list_file = args.folder / "trainings.json"
+    description = args.folder / "grid.json"
     if args.resume is None:
         if os.path.lexists(args.folder):
             parser.error(f"{args.folder} exists; choose another --name, or --resume {name}")
@@ -106,10 +106,12 @@ def parse_args(argv=None):
         options = {name: given[name] for name in names if name in given}
         seeds = range(args.first_seed or 0, (args.first_seed or 0) + (args.seeds or 10))
         args.trainings = list_trainings(options, seeds, args.env or "MountainCar-v0")
-    elif list_file.is_file():
-        args.trainings = json.loads(list_file.read_text())
+        if args.storage and "://" not in args.storage:
+            args.storage = os.path.abspath(args.storage)
+    elif description.is_file():
+        vars(args).update(json.loads(description.read_text()))
     else:
-        parser.error(f"--resume {name}: there is no grid to go on with: no file {list_file}")
+        parser.error(f"--resume {name}: there is no grid to go on with: no file {description}")
     return args
 
 
@@ -185,6 +187,7 @@ def train_one(config):
         failed = str(error)
     if failed:
         send(training["max_steps"])
+    shutil.rmtree(logdir, ignore_errors=True)
 
 
 def unpack(checkpoint, folder):
@@ -253,22 +256,20 @@ def train_all(args):
     Returns:
         `ray.tune.ResultGrid`, which lacks trainings that were not begun.
     """
-    storage, experiment = args.storage or str(args.folder), "ray"
-    if args.storage:
-        experiment = f"{args.folder}-ray"
-    if "://" not in storage:
-        storage = os.path.abspath(storage)
+    storage = args.storage or os.path.abspath(args.folder)
+    experiment = f"{args.folder}-ray" if args.storage else "ray"
     try:
         begun = tune.Tuner.can_restore(f"{storage}/{experiment}")
     except Exception as error:  # whatever the library for this kind of storage raises
         raise WrongInput(f"--storage {storage}: {error}") from error
-    if begun and not args.resume:
-        raise WrongInput(f"--storage {storage} has {experiment} of another grid; choose a --name")
-    args.folder.mkdir(exist_ok=args.resume is not None)
-    write_file(args.folder / "trainings.json", json.dumps(args.trainings, indent=1).encode())
+    if begun and args.resume is None:
+        raise WrongInput(f"--storage {storage} has another {experiment}; choose another --name")
     if begun:
         tuner = tune.Tuner.restore(f"{storage}/{experiment}", train_one, resume_errored=True)
         return tuner.fit()
+    args.folder.mkdir(exist_ok=args.resume is not None)
+    description = {"storage": args.storage, "trainings": args.trainings}
+    write_file(args.folder / "grid.json", json.dumps(description, indent=1).encode())
     tuner = tune.Tuner(
         tune.with_resources(train_one, {"cpu": 1}),
         param_space={"training": tune.grid_search(args.trainings)},

@@ -135,7 +135,7 @@ def main():
     add("--only", choices=CONTENDERS, help="measure one once, in this process")
     args = parser.parse_args()
     if importlib.util.find_spec("stable_baselines3") is None:
-        parser.error("no Stable-Baselines3: pip install -r experiments/requirements.txt")
+        parser.error("no Stable-Baselines3: pip install -r experiments/speed-requirements.txt")
     if args.only:
         return print(measure(args.only))
 

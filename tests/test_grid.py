@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,11 +25,14 @@ NAMES = [f"train_epsilon={e},seed={s}" for s in (0, 1) for e in (0.01, 0.3)]
 
 
 def start(folder, *arguments):
-    """Starts a grid as its user would, in a process group of its own."""
+    """Starts a grid as its user would, in a copy of the project, in a process group of its own."""
+    for file in [*ROOT.glob("*.py"), *ROOT.glob("experiments/*.py")]:
+        copy = folder / file.relative_to(ROOT)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copy(file, copy)
     return subprocess.Popen(
         [sys.executable, "-m", "experiments.grid", *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
