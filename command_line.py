@@ -90,12 +90,8 @@ def check_args(parser, args):
                 f"{large.upper()} {getattr(args, large)}: lower --{small.replace('_', '-')} "
                 f"or raise --{large.replace('_', '-')}"
             )
-    name = args.name
-    if name is not None:
-        if not name or name[0] == "." or name != os.path.basename(name) or not name.isprintable():
-            parser.error(f"--name {name!r} is no plain file name")
-        if len(os.fsencode(name)) > 200:
-            parser.error(f"--name {name!r} is too long for a file name")
+    if args.name is not None:
+        check_name(parser, "--name", args.name)
     if args.model == "":
         parser.error("--model '' is no file")
     if args.gif is not None:
@@ -107,8 +103,16 @@ def check_args(parser, args):
         parser.error(f"--images can't write to the current directory, {os.getcwd()}")
     if args.play and not args.model:
         parser.error("--view, --eval, --images and --gif need a trained --model X.h5")
-    if args.play and name is not None:
+    if args.play and args.name is not None:
         parser.error("--name names a training, and --view, --eval, --images and --gif only play")
+
+
+def check_name(parser, option, name):
+    """Ends the program where the value of `option` can't be part of a file name."""
+    if not name or name[0] == "." or name != os.path.basename(name) or not name.isprintable():
+        parser.error(f"{option} {name!r} is no plain file name")
+    if len(os.fsencode(name)) > 200:
+        parser.error(f"{option} {name!r} is too long for a file name")
 
 
 def check_resume(parser, args):

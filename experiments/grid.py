@@ -14,9 +14,7 @@ import itertools
 import json
 import math
 import os
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 import fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps TensorFlow quiet)
@@ -26,7 +24,7 @@ from tqdm import tqdm
 
 import run
 from checkpoints import CheckpointError, read_checkpoint, write_file
-from command_line import OneLineParser, WrongInput, make_env, number, one_line
+from command_line import OneLineParser, WrongInput, check_name, make_env, number, one_line
 from experiments import speed
 
 # For Ray, before it is imported: no statistics over the network, and no event files of its own,
@@ -39,6 +37,7 @@ try:
     from ray import tune
 
     from experiments import report
+    from experiments.worker import train_one, unpack
 except ModuleNotFoundError as missing:
     install = "pip install -r experiments/requirements.txt"
     sys.exit(one_line(f"no module {missing.name}: {install}", status=2))
@@ -60,8 +59,8 @@ def parse_args(argv=None):
         argv: list of options and values; None for the program's own.
 
     Returns:
-        `argparse.Namespace`, in which `folder` is the grid's directory and `trainings` the list of
-        `list_trainings`, in a grid that goes on the one with which it was begun.
+        `argparse.Namespace`, in which `folder` is the grid's directory, and `trainings` and
+        `storage` are those with which it was begun.
     """
     parser = OneLineParser(
         prog="grid",
@@ -71,47 +70,46 @@ def parse_args(argv=None):
     add = parser.add_argument
     add("--name", help="name of the grid, for its directory NAME-grid")
     add("--resume", metavar="NAME", help="go on with a grid that was stopped or killed")
-    add("--seeds", type=number(1, 10**6), metavar="N", help="trainings per setting (default: 10)")
-    add("--first-seed", type=number(0, 2**31), metavar="N", help="lowest seed (default: 0)")
-    add("--env", metavar="ID", help="environment (default: MountainCar-v0)")
+    add("--seeds", type=number(1, 10**6), default=10, help="trainings per setting (default: 10)")
+    add("--first-seed", type=number(0, 2**31), default=0, help="lowest seed (default: 0)")
+    add("--env", metavar="ID", default="MountainCar-v0", help="environment (default: %(default)s)")
     add("--cores", type=number(1, 10**6), metavar="N", help="cores to use (default: all)")
     add("--address", help="use the Ray cluster at this address, instead of this machine alone")
     add("--storage", help="path or URL that all its nodes can write to, for checkpoints")
     add("--format", choices=["png", "svg"], default="png", help="of the plot (default: png)")
     names = run.add_hyperparameters(parser, nargs="+", default=None)
     args = parser.parse_args(argv)
-    first = ("name", "seeds", "first_seed", "env", "storage", *names)
-    given = {name: getattr(args, name) for name in first if getattr(args, name) is not None}
-    if args.resume is not None and given:
-        option = next(iter(given)).replace("_", "-")
-        parser.error(f"--resume goes on with a grid as it was begun; leave out --{option}")
-    name = args.resume if args.name is None else args.name
-    if name is None:
+    given = {name for name, value in vars(args).items() if value != parser.get_default(name)}
+    if args.resume is not None:
+        for name in sorted(given - {"resume", "cores", "address", "format"}):
+            option = name.replace("_", "-")
+            parser.error(f"--resume goes on with a grid as it was begun; leave out --{option}")
+    elif args.name is None:
         parser.error("--name NAME is missing; NAME-grid will be the directory of the results")
-    if not name or name[0] == "." or name != os.path.basename(name) or not name.isprintable():
-        parser.error(f"{name!r} is no plain file name; a grid's directory is NAME-grid")
-    if args.address and not args.storage and args.resume is None:
+    elif args.address and not args.storage:
         parser.error("--address needs --storage, a path or URL that all nodes can write to")
     if args.address and args.cores:
         parser.error("--cores counts this machine's; with --address, leave it out")
+    name = args.name if args.resume is None else args.resume
+    check_name(parser, "--name" if args.resume is None else "--resume", name)
     args.folder = Path(f"{name}-grid")
     description = args.folder / "grid.json"
-    if args.resume is None:
-        if os.path.lexists(args.folder):
-            parser.error(f"{args.folder} exists; choose another --name, or --resume {name}")
-        try:
-            make_env(args.env or "MountainCar-v0").close()
-        except WrongInput as error:
-            parser.error(error)
-        options = {name: given[name] for name in names if name in given}
-        seeds = range(args.first_seed or 0, (args.first_seed or 0) + (args.seeds or 10))
-        args.trainings = list_trainings(options, seeds, args.env or "MountainCar-v0")
-        if args.storage and "://" not in args.storage:
-            args.storage = os.path.abspath(args.storage)
-    elif description.is_file():
+    if args.resume is not None:
+        if not description.is_file():
+            parser.error(f"--resume {name}: there is no grid to go on with: no file {description}")
         vars(args).update(json.loads(description.read_text()))
-    else:
-        parser.error(f"--resume {name}: there is no grid to go on with: no file {description}")
+        return args
+    if os.path.lexists(args.folder):
+        parser.error(f"{args.folder} exists; choose another --name, or --resume {name}")
+    try:
+        make_env(args.env).close()
+    except WrongInput as error:
+        parser.error(error)
+    if args.storage and "://" not in args.storage:
+        args.storage = os.path.abspath(args.storage)
+    options = {name: getattr(args, name) for name in names if name in given}
+    seeds = range(args.first_seed, args.first_seed + args.seeds)
+    args.trainings = list_trainings(options, seeds, args.env)
     return args
 
 
@@ -150,51 +148,9 @@ def list_trainings(options, seeds, env_id):
     return trainings
 
 
-def train_one(config):
-    """One training, from its beginning or its last checkpoint; Ray Tune calls it in a worker.
-
-    The run's directory is in the worker's own. A copy of it is what Ray keeps as checkpoint.
-
-    Args:
-        config: dict whose `training` is one of `list_trainings`.
-    """
-    training, failed = config["training"], None
-    logdir = f"{training['name']}-log"
-
-    def send(step):
-        with tempfile.TemporaryDirectory() as folder:
-            if os.path.isdir(logdir):
-                shutil.make_archive(f"{folder}/run", "tar", base_dir=logdir)
-            checkpoint = tune.Checkpoint.from_directory(folder)
-            tune.report({"step": step, "failed": failed}, checkpoint=checkpoint)
-
-    shutil.rmtree(logdir, ignore_errors=True)  # of a worker that died here
-    argv = training["argv"]
-    if tune.get_checkpoint():
-        unpack(tune.get_checkpoint(), ".")
-        argv = ["--resume", logdir]
-        if read_checkpoint(logdir)[0]["step"] == training["max_steps"]:
-            return
-    errors = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
-            args = run.parse_args(argv)
-            envs = make_env(args.env), make_env(args.env)
-            run.start_training(args, *envs, lambda checkpoint: send(checkpoint.saved_step))
-    except SystemExit:
-        failed = errors.getvalue().partition(": ")[2].strip()  # without the program's name
-    except FloatingPointError as error:
-        failed = str(error)
-    if failed:
-        send(training["max_steps"])
-    shutil.rmtree(logdir, ignore_errors=True)
-
-
-def unpack(checkpoint, folder):
-    """Unpacks the directory of a run, which `train_one` has put into a checkpoint of Ray."""
-    with checkpoint.as_directory() as packed:
-        if os.path.isfile(f"{packed}/run.tar"):
-            shutil.unpack_archive(f"{packed}/run.tar", folder, filter="data")
+def is_over(config, last_result):
+    """Whether a training has come to its end, or failed for good."""
+    return (last_result or {}).get("step") == config["training"]["max_steps"]
 
 
 class Display(tune.Callback):
@@ -216,8 +172,7 @@ class Display(tune.Callback):
         self.bar = None
 
     def on_step_end(self, iteration, trials, **info):
-        results = [trial.last_result or {} for trial in trials]
-        steps = sum(result.get("step", 0) for result in results)
+        steps = sum((trial.last_result or {}).get("step", 0) for trial in trials)
         if self.bar is None:
             self.bar = tqdm(
                 total=self.steps, initial=steps, smoothing=0, disable=None, dynamic_ncols=True
@@ -226,11 +181,12 @@ class Display(tune.Callback):
         self.bar.update(steps - self.bar.n)
 
     def text(self, trials):
-        states = [trial.status for trial in trials]
-        failed = sum(bool((trial.last_result or {}).get("failed")) for trial in trials)
-        done = states.count("TERMINATED") - failed
-        failed += states.count("ERROR")
-        text = f"{done} of {self.count} done, {states.count('RUNNING')} running, {failed} failed"
+        over = [trial for trial in trials if is_over(trial.config, trial.last_result)]
+        failed = sum(bool(trial.last_result["failed"]) for trial in over)
+        running = sum(trial.status == "RUNNING" and trial not in over for trial in trials)
+        done = len(over) - failed
+        failed += sum(trial.status == "ERROR" for trial in trials)
+        text = f"{done} of {self.count} done, {running} running, {failed} failed"
         return f"{text}, {self.retries} retried" if self.retries else text
 
     def on_checkpoint(self, iteration, trials, trial, checkpoint, **info):
@@ -341,8 +297,8 @@ def main(argv=None):
     finally:
         ray.shutdown()
     frame = collect(args.folder, results)
-    ended = sum(is_over(result) for result in results)
-    if ended < len(args.trainings):
+    over = [result.error or is_over(result.config, result.metrics) for result in results]
+    if not (all(over) and len(over) == len(args.trainings)):
         name = args.name or args.resume
         print(f"Stopped. To go on: python -m experiments.grid --resume {name}")
         sys.exit(130)
@@ -354,13 +310,6 @@ def main(argv=None):
     for setting, group in frame[frame["failed"].notna()].groupby("setting", sort=False):
         print(f"failed: {setting}: {group['failed'].iloc[0]}")
     print(f"Wrote {args.folder}")
-
-
-def is_over(result):
-    """Whether a training needs no more time: it has come to its end, or failed for good."""
-    return (
-        result.error or (result.metrics or {}).get("step") == result.config["training"]["max_steps"]
-    )
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def uninterrupted(tmp_path_factory):
     status, output, errors = finish(start(folder, "--name", "whole", *SETTINGS, *SHORT))
     assert (status, errors) == (0, ""), output + errors
     assert output.startswith("4 trainings with 24,000 steps to go, ")
-    assert "4 of 4 done, 0 running, 0 failed" in output or "4 of 4 done" in output
+    assert "\n4 of 4 done, 0 running, 0 failed\n" in output
     return folder / "whole-grid"
 
 
