@@ -175,7 +175,12 @@ class Display(tune.Callback):
         steps = sum((trial.last_result or {}).get("step", 0) for trial in trials)
         if self.bar is None:
             self.bar = tqdm(
-                total=self.steps, initial=steps, smoothing=0, disable=None, dynamic_ncols=True
+                total=self.steps,
+                initial=steps,
+                unit=" steps",
+                smoothing=0,
+                disable=None,
+                dynamic_ncols=True,
             )
         self.bar.set_description(self.text(trials), refresh=False)
         self.bar.update(steps - self.bar.n)
@@ -197,10 +202,11 @@ class Display(tune.Callback):
 
     def on_trial_complete(self, iteration, trials, trial, **info):
         if self.bar.disable:
-            print(self.text(trials))
+            print(self.text(trials), file=sys.__stdout__)
 
     def on_experiment_end(self, trials, **info):
-        self.bar.close()
+        if self.bar is not None:
+            self.bar.close()
 
 
 def train_all(args):
@@ -252,7 +258,7 @@ def announce(args):
         with contextlib.suppress(CheckpointError):
             steps -= read_checkpoint(args.folder / f"{training['name']}-log")[0]["step"]
     cores = min(int(ray.cluster_resources().get("CPU", 1)), len(args.trainings))
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         rate = speed.measure("tutorial", steps=1000)
     minutes = EVALUATION_SHARE * steps / rate / cores / 60
     print(
@@ -261,26 +267,18 @@ def announce(args):
     )
 
 
-def collect(folder, results):
-    """Gathers what the runs of a grid have logged.
-
-    Args:
-        folder: directory of the grid.
-        results: what `train_all` returns.
-
-    Returns:
-        pandas.DataFrame, as `report.summarize` takes it.
-    """
-    rows = []
+def collect(args, results):
+    """Gathers what the runs of a grid have logged: pandas.DataFrame for `report.summarize`."""
+    rows = {training["name"]: [] for training in args.trainings}  # in this order
     for result in results:
         training, failed = result.config["training"], (result.metrics or {}).get("failed")
         if result.error:
             failed = f"{type(result.error).__name__}: {result.error}".splitlines()[0]
         if result.checkpoint:
-            unpack(result.checkpoint, folder)
+            unpack(result.checkpoint, args.folder)
         row = {name: training[name] for name in ("setting", "env", "seed")} | {"failed": failed}
-        rows += report.read_run(folder / f"{training['name']}-log", row)
-    return pd.DataFrame(rows)
+        rows[training["name"]] = report.read_run(args.folder / f"{training['name']}-log", row)
+    return pd.DataFrame(itertools.chain(*rows.values()))
 
 
 def main(argv=None):
@@ -293,10 +291,11 @@ def main(argv=None):
         sys.exit(one_line(f"--address {args.address}: no Ray cluster: {error}", status=2))
     try:
         announce(args)
-        results = train_all(args)
+        with contextlib.redirect_stdout(io.StringIO()):  # Ray's reports of workers that died
+            results = train_all(args)
     finally:
         ray.shutdown()
-    frame = collect(args.folder, results)
+    frame = collect(args, results)
     over = [result.error or is_over(result.config, result.metrics) for result in results]
     if not (all(over) and len(over) == len(args.trainings)):
         name = args.name or args.resume

@@ -50,16 +50,16 @@ def read_run(logdir, row):
         the run's first event) of each evaluation; without evaluations, one without these three.
     """
     try:
-        description, _ = read_checkpoint(logdir)
+        settings = read_checkpoint(logdir)[0]["settings"]
     except CheckpointError:
         return [row]
-    row = {**description["settings"], **row}
     events = EventAccumulator(str(logdir), size_guidance={"scalars": 0}).Reload()
     if "episode_return_avg" not in events.Tags()["scalars"]:
         return [row]
     start = events.FirstEventTimestamp()
     return [
         {**row, "step": event.step, "return": event.value, "seconds": event.wall_time - start}
+        | {name: settings[name] for name in settings if name not in row}
         for event in events.Scalars("episode_return_avg")
     ]
 
@@ -150,7 +150,8 @@ def table(summary, threshold):
 
     def cell(row, name):
         value, low, high = (row.get(name + end, np.nan) for end in ("", " low", " high"))
-        return f"{value:.1f} [{low:.1f}, {high:.1f}]" if value == value else "-"
+        bounds = f" [{low:.1f}, {high:.1f}]" if low == low else ""
+        return f"{value:.1f}{bounds}" if value == value else "-"
 
     measured, compared = [], []
     for _, row in summary.iterrows():

@@ -1,4 +1,5 @@
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -134,28 +135,27 @@ def test_a_killed_grid_goes_on_and_ends_as_if_it_had_not_been(uninterrupted, tmp
     wait_for_step(folder, 14000)
     process.kill()
     process.communicate()
-    status, output, errors = finish(start(tmp_path, "--resume", "whole"))
-    assert (status, errors) == (0, "")
-    assert "4 of 4 done" in output
-    assert_same(folder, uninterrupted)
+    for _ in range(2):  # the second time, there is nothing left to do
+        status, output, errors = finish(start(tmp_path, "--resume", "whole"))
+        assert (status, errors) == (0, "")
+        assert_same(folder, uninterrupted)
 
 
 @pytest.fixture
-def cluster():
+def cluster(monkeypatch):
     """Two nodes of Ray with one core each: (address, function that kills the second)."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     ray = str(Path(sys.executable).parent / "ray")
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
     nodes = []
 
     def add(*arguments):
-        command = [ray, "start", *arguments, "--num-cpus=1", "--block", "--disable-usage-stats"]
-        node = subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        nodes.append(node)
+        command = [ray, "start", "--num-cpus=1", "--block", "--disable-usage-stats", *arguments]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        nodes.append(subprocess.Popen(command, **quiet))
 
     def kill(node):
         parent = psutil.Process(node.pid)
@@ -163,7 +163,7 @@ def cluster():
             process.kill()
         node.wait()
 
-    add("--head", f"--port={port}", "--include-dashboard=false", "--node-ip-address=127.0.0.1")
+    add("--head", f"--port={port}", "--include-dashboard=false")
     address = f"127.0.0.1:{port}"
     for _ in range(300):
         with socket.socket() as probe:
