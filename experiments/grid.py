@@ -179,6 +179,8 @@ class Display(tune.Callback):
                 initial=steps,
                 unit=" steps",
                 smoothing=0,
+                mininterval=1,  # second, after which the time is brought up to date
+                miniters=0,  # even without a step
                 disable=None,
                 dynamic_ncols=True,
             )

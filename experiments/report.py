@@ -98,7 +98,7 @@ def summarize(results):
         first setting, ties counted half (Mann-Whitney's U / n / m), and `p` that test's p-value.
     """
     ended = results[results["failed"].isna() & results["return"].notna()].sort_values("step")
-    returns = ended.groupby(["setting", "seed"])["return"]
+    returns = ended.groupby(["setting", "seed"], sort=False)["return"]
     measures = pd.DataFrame({name: returns.agg(measure) for name, measure in MEASURES.items()})
     threshold = reward_threshold(results)
     rows, first = [], None
@@ -205,16 +205,17 @@ def plot(results, filename):
     axes.set(xlabel="training steps", ylabel="mean return of an evaluation")
     axes.set_title("Mean with 95% band; single trainings faint", fontsize="medium")
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside lower center")
+    if not ended.empty:
+        figure.legend(loc="outside lower center")
     figure.savefig(filename, dpi=150)
     plt.close(figure)
 
 
-def main():
+def main(argv=None):
     parser = OneLineParser(prog="report", description="Compares the trainings of several grids.")
     parser.add_argument("results", nargs="+", metavar="results.csv", help="written by a grid")
     parser.add_argument("--plot", metavar="FILE", help="draw the curves to a .png or .svg file")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.plot is not None and os.path.splitext(args.plot)[1] not in (".png", ".svg"):
         parser.error(f"--plot {args.plot!r} is no .png or .svg file")
     frames = []
@@ -227,6 +228,8 @@ def main():
         if missing:
             parser.error(f"{filename} is no results.csv of a grid: it has no column {missing[0]}")
     results = pd.concat(frames)
+    if results["env"].nunique() > 1:
+        parser.error(f"{args.results} are of different environments and can't be compared")
     print(table(summarize(results), reward_threshold(results)))
     if args.plot is not None:
         try:

@@ -136,7 +136,7 @@ def test_a_killed_grid_goes_on_and_ends_as_if_it_had_not_been(uninterrupted, tmp
     process.kill()
     process.communicate()
     for _ in range(2):  # the second time, there is nothing left to do
-        status, output, errors = finish(start(tmp_path, "--resume", "whole"))
+        status, _, errors = finish(start(tmp_path, "--resume", "whole"))
         assert (status, errors) == (0, "")
         assert_same(folder, uninterrupted)
 

@@ -1,0 +1,109 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments import report
+
+ENV = "MountainCar-v0"
+
+
+def trainings(setting, returns, **columns):
+    """Results of trainings with seeds 0, 1, ..., whose evaluations returned `returns`."""
+    return pd.DataFrame(
+        [
+            {"setting": setting, "env": ENV, "seed": seed, "step": step, "return": value, **columns}
+            for seed, evaluations in enumerate(returns)
+            for step, value in enumerate(evaluations, start=1)
+        ]
+    )
+
+
+def summarize(*frames):
+    results = pd.concat(frames)
+    return report.summarize(results.assign(failed=results.get("failed", np.nan)))
+
+
+def test_a_setting_is_measured_by_the_last_the_best_and_all_evaluations():
+    row = summarize(trainings("a", [[-200, -100, -150], [-200, -120, -130]])).iloc[0]
+    assert row["last evaluation, mean"] == -140
+    assert row["best evaluation, mean"] == -110
+    assert row["mean of all evaluations, mean"] == -150
+    assert row["solved"] == 1
+
+
+def test_the_interquartile_mean_leaves_out_the_best_and_the_worst_quarter():
+    returns = [[value] for value in (-200, -199, -120, -118, -116, -114, -90, 0)]
+    row = summarize(trainings("a", returns)).iloc[0]
+    assert row["last evaluation, IQM"] == -117
+    assert row["last evaluation, mean"] == np.mean(returns)
+
+
+def test_the_interval_covers_the_true_mean_about_95_times_in_100():
+    rng = np.random.default_rng(1)
+    samples = rng.normal(-120, 20, size=(300, 20))
+    low, high = report.interval(np.mean, samples)
+    assert 0.89 < np.mean((low < -120) & (high > -120)) < 0.98
+
+
+def test_settings_are_compared_with_the_first():
+    first = trainings("z", [[-150], [-140], [-130], [-120]])
+    better = trainings("a", [[-110], [-125], [-100], [-105]])
+    summary = summarize(first, better)
+    assert list(summary["setting"]) == ["z", "a"]
+    row = summary.iloc[1]
+    assert row["gain"] == 25
+    assert row["gain low"] < 25 < row["gain high"]
+    assert row["P(better)"] == 15 / 16  # of the 16 pairs, only (-125, -120) is lost
+    assert np.isnan(summary.iloc[0]["gain"])
+
+
+def test_failed_trainings_are_counted_and_their_figures_left_out():
+    good = trainings("a", [[-110], [-120]])
+    failed = trainings("a", [[-200]], failed="the loss is inf").assign(seed=2)
+    nothing = trainings("b", [[np.nan]], failed="BATCH_SIZE is too large")
+    summary = summarize(good, failed, nothing)
+    assert list(summary["trainings"]) == [3, 1]
+    assert list(summary["failed"]) == [1, 1]
+    assert summary.iloc[0]["last evaluation, mean"] == -115
+    assert np.isnan(summary.iloc[1]["last evaluation, mean"])
+
+
+def test_a_single_training_has_no_interval():
+    summary = summarize(trainings("a", [[-110]]), trainings("b", [[-100]]))
+    assert np.isnan(summary.iloc[0]["last evaluation, mean low"])
+    assert "-110.0" in report.table(summary, -110)
+
+
+@pytest.mark.parametrize("name, start", [("x.png", b"\x89PNG"), ("x.svg", b"<?xml")])
+def test_the_plot_is_written_with_and_without_trainings(name, start, tmp_path):
+    results = pd.concat([trainings("a", [[-200, -110], [-200, -120]]), trainings("b", [[-130, 0]])])
+    for failed in (np.nan, "all of them"):
+        report.plot(results.assign(failed=failed), tmp_path / name)
+        assert (tmp_path / name).read_bytes().startswith(start)
+
+
+def test_report_compares_the_results_of_several_grids(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    trainings("a", [[-150], [-140]]).assign(failed=np.nan).to_csv("a.csv", index=False)
+    trainings("b", [[-110], [-100]]).assign(failed=np.nan).to_csv("b.csv", index=False)
+    report.main(["a.csv", "b.csv", "--plot", "both.svg"])
+    assert "40.0 [" in capsys.readouterr().out
+    assert (tmp_path / "both.svg").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, problem",
+    [
+        (["none.csv"], "none.csv can't be read"),
+        (["other.csv"], "it has no column setting"),
+        (["other.csv", "--plot", "x.pdf"], "'x.pdf' is no .png or .svg file"),
+    ],
+)
+def test_wrong_input_is_one_line(arguments, problem, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(SystemExit) as exit_:
+        report.main(arguments)
+    errors = capsys.readouterr().err
+    assert exit_.value.code == 2
+    assert errors.count("\n") == 1 and problem in errors
