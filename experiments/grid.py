@@ -14,6 +14,7 @@ import itertools
 import json
 import math
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -86,10 +87,10 @@ def parse_args(argv=None):
             parser.error(f"--resume goes on with a grid as it was begun; leave out --{option}")
     elif args.name is None:
         parser.error("--name NAME is missing; NAME-grid will be the directory of the results")
-    elif args.address and not args.storage:
+    elif args.address is not None and args.storage is None:
         parser.error("--address needs --storage, a path or URL that all nodes can write to")
-    if args.address and args.cores:
-        parser.error("--cores counts this machine's; with --address, leave it out")
+    if args.address is not None:
+        check_address(parser, args)
     name = args.name if args.resume is None else args.resume
     check_name(parser, "--name" if args.resume is None else "--resume", name)
     args.folder = Path(f"{name}-grid")
@@ -105,12 +106,25 @@ def parse_args(argv=None):
         make_env(args.env).close()
     except WrongInput as error:
         parser.error(error)
-    if args.storage and "://" not in args.storage:
+    if args.storage is not None and "://" not in args.storage:
+        if not (os.path.isdir(args.storage) and os.access(args.storage, os.W_OK)):
+            parser.error(f"--storage {args.storage!r} is no directory to write to")
         args.storage = os.path.abspath(args.storage)
     options = {name: getattr(args, name) for name in names if name in given}
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     args.trainings = list_trainings(options, seeds, args.env)
     return args
+
+
+def check_address(parser, args):
+    """Ends the program where nothing answers at the address of the cluster."""
+    if args.cores is not None:
+        parser.error("--cores counts this machine's; with --address, leave it out")
+    host, _, port = args.address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError, OverflowError) as error:
+        parser.error(f"--address {args.address!r} is no HOST:PORT of a `ray start --head`: {error}")
 
 
 def list_trainings(options, seeds, env_id):
@@ -290,7 +304,8 @@ def main(argv=None):
     try:
         ray.init(**cluster, runtime_env=WORKER, log_to_driver=False, logging_level="CRITICAL")
     except (ConnectionError, ValueError) as error:
-        sys.exit(one_line(f"--address {args.address}: no Ray cluster: {error}", status=2))
+        problem = f"--address {args.address}: {error}; is RAY_AUTH_MODE the same as there?"
+        sys.exit(one_line(problem if args.address else error, status=2))
     try:
         announce(args)
         with contextlib.redirect_stdout(io.StringIO()):  # Ray's reports of workers that died

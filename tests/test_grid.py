@@ -179,6 +179,7 @@ def cluster(monkeypatch):
 @pytest.mark.slow
 def test_a_grid_ends_complete_when_a_node_of_the_cluster_dies(uninterrupted, cluster, tmp_path):
     address, kill_second_node = cluster
+    (tmp_path / "shared").mkdir()
     shared = ["--address", address, "--storage", str(tmp_path / "shared")]
     process = start(tmp_path, "--name", "whole", *shared, *SETTINGS, *SHORT)
     wait_for_step(tmp_path / "whole-grid", 9000)
@@ -228,6 +229,9 @@ def test_settings_that_fail_are_reported_and_the_rest_is_trained(tmp_path):
         (["--name", "x", "--env", "Nowhere-v0"], "Nowhere"),
         (["--name", "x", "--address", "1.2.3.4:5"], "--address needs --storage"),
         (["--name", "x", "--address", "a", "--storage", "b", "--cores", "2"], "--cores"),
+        (["--name", "x", "--address", "127.0.0.1:1", "--storage", "b"], "'127.0.0.1:1' is no HOST"),
+        (["--name", "x", "--address", "here", "--storage", "b"], "'here' is no HOST:PORT"),
+        (["--name", "x", "--storage", "b"], "--storage 'b' is no directory to write to"),
         (["--name", "taken"], "taken-grid exists"),
         (["--resume", "x"], "there is no grid to go on with"),
         (["--resume", "x", "--train-epsilon", "0.1"], "leave out --train-epsilon"),
