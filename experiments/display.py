@@ -1,5 +1,6 @@
 """What experiments/grid.py shows while Ray Tune trains: how much is done, and the time left."""
 
+import contextlib
 import sys
 
 from ray import tune
@@ -57,14 +58,17 @@ class Display(tune.Callback):
         return f"{text}, {self.retries} retried" if self.retries else text
 
     def on_checkpoint(self, iteration, trials, trial, checkpoint, **info):
-        unpack(checkpoint, self.folder)
+        with contextlib.suppress(OSError):  # of a full disk; in the end it is done again
+            unpack(checkpoint, self.folder)
 
     def on_trial_recover(self, iteration, trials, trial, **info):
         self.retries += 1
 
     def on_trial_complete(self, iteration, trials, trial, **info):
         if self.bar.disable:
-            print(self.text(trials), file=sys.__stdout__)
+            print(self.text(trials), file=sys.__stdout__, flush=True)
+
+    on_trial_error = on_trial_complete
 
     def on_experiment_end(self, trials, **info):
         if self.bar is not None:

@@ -14,16 +14,18 @@ import itertools
 import json
 import math
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
 
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports: no traceback
+
 import fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps TensorFlow quiet)
 
-import pandas as pd
-
 import run
-from checkpoints import CheckpointError, read_checkpoint, write_file
+from checkpoints import CheckpointError, lock, read_checkpoint, write_file
 from command_line import OneLineParser, WrongInput, check_name, make_env, number, one_line
 from experiments import speed
 
@@ -37,7 +39,7 @@ try:
     from ray import tune
 
     from experiments import report
-    from experiments.display import Display, is_over
+    from experiments.display import Display
     from experiments.worker import train_one, unpack
 except ModuleNotFoundError as missing:
     install = "pip install -r experiments/requirements.txt"
@@ -98,7 +100,12 @@ def parse_args(argv=None):
     if args.resume is not None:
         if not description.is_file():
             parser.error(f"--resume {name}: there is no grid to go on with: no file {description}")
-        vars(args).update(json.loads(description.read_text()))
+        try:
+            vars(args).update(json.loads(description.read_text()))
+        except ValueError as error:
+            parser.error(f"{description} is damaged: {error}")
+        if args.address is not None and args.storage is None:
+            parser.error(f"--address: {args.folder} was begun without --storage; resume it here")
         return args
     if os.path.lexists(args.folder):
         parser.error(f"{args.folder} exists; choose another --name, or --resume {name}")
@@ -113,6 +120,8 @@ def parse_args(argv=None):
     options = {name: getattr(args, name) for name in names if name in given}
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     args.trainings = list_trainings(options, seeds, args.env)
+    for training in args.trainings:
+        check_name(parser, "a run would be named", training["name"])
     return args
 
 
@@ -142,12 +151,13 @@ def list_trainings(options, seeds, env_id):
     settings = list(itertools.product(*(dict.fromkeys(values) for values in options.values())))
     trainings = []
     shown = [name for name, values in options.items() if len(settings) == 1 or len(values) > 1]
+    constants = run.parse_args([]).hyperparameters
     for seed, values in itertools.product(seeds, settings):
         chosen = dict(zip(options, values, strict=True))
         labels = [f"{name}={chosen[name]}" for name in shown]
         name = ",".join([*labels, f"seed={seed}"])
         argv = ["--name", name, "--seed", str(seed), "--env", env_id]
-        for option, value in chosen.items():
+        for option, value in (constants | chosen).items():
             argv += [f"--{option.replace('_', '-')}", str(value)]
         trainings.append(
             {
@@ -155,7 +165,7 @@ def list_trainings(options, seeds, env_id):
                 "env": env_id,
                 "seed": seed,
                 "name": name,
-                "max_steps": chosen.get("max_steps", run.MAX_STEPS),
+                "max_steps": (constants | chosen)["max_steps"],
                 "argv": argv,
             }
         )
@@ -173,65 +183,86 @@ def train_all(args):
     """
     storage = args.storage or os.path.abspath(args.folder)
     experiment = f"{args.folder}-ray" if args.storage else "ray"
+    param_space = {"training": tune.grid_search(args.trainings)}
     try:
         begun = tune.Tuner.can_restore(f"{storage}/{experiment}")
+        if begun and args.resume is None:
+            raise WrongInput(f"it has another {experiment}; choose another --name")
+        if begun:
+            path = f"{storage}/{experiment}"
+            tuner = tune.Tuner.restore(
+                path, train_one, resume_errored=True, param_space=param_space
+            )
+        else:
+            tuner = tune.Tuner(
+                tune.with_resources(train_one, {"cpu": 1}),
+                param_space=param_space,
+                tune_config=tune.TuneConfig(
+                    trial_dirname_creator=lambda trial: trial.config["training"]["name"]
+                ),
+                run_config=tune.RunConfig(
+                    name=experiment,
+                    storage_path=storage,
+                    failure_config=tune.FailureConfig(max_failures=RETRIES),
+                    checkpoint_config=tune.CheckpointConfig(num_to_keep=3),
+                    callbacks=[Display(args.folder, args.trainings)],
+                    verbose=0,
+                ),
+            )
     except Exception as error:  # whatever the library for this kind of storage raises
         raise WrongInput(f"--storage {storage}: {error}") from error
-    if begun and args.resume is None:
-        raise WrongInput(f"--storage {storage} has another {experiment}; choose another --name")
-    if begun:
-        tuner = tune.Tuner.restore(f"{storage}/{experiment}", train_one, resume_errored=True)
-        return tuner.fit()
-    args.folder.mkdir(exist_ok=args.resume is not None)
+    args.folder.mkdir(exist_ok=True)
     description = {"storage": args.storage, "trainings": args.trainings}
     write_file(args.folder / "grid.json", json.dumps(description, indent=1).encode())
-    tuner = tune.Tuner(
-        tune.with_resources(train_one, {"cpu": 1}),
-        param_space={"training": tune.grid_search(args.trainings)},
-        tune_config=tune.TuneConfig(
-            trial_dirname_creator=lambda trial: trial.config["training"]["name"]
-        ),
-        run_config=tune.RunConfig(
-            name=experiment,
-            storage_path=storage,
-            failure_config=tune.FailureConfig(max_failures=RETRIES),
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=3),
-            callbacks=[Display(args.folder, args.trainings)],
-            verbose=0,
-        ),
-    )
-    return tuner.fit()
+    locked = lock(args.folder)
+    try:
+        return tuner.fit()
+    finally:
+        os.close(locked)
+
+
+def steps_done(args, training):
+    """Steps of a training up to the last checkpoint whose copy is here, an int."""
+    try:
+        return read_checkpoint(args.folder / f"{training['name']}-log")[0]["step"]
+    except CheckpointError:
+        return 0
 
 
 def announce(args):
     """Prints how many trainings there are, on how many cores, and about how long they take."""
-    steps = 0
-    for training in args.trainings:
-        steps += training["max_steps"]
-        with contextlib.suppress(CheckpointError):
-            steps -= read_checkpoint(args.folder / f"{training['name']}-log")[0]["step"]
+    steps = sum(training["max_steps"] - steps_done(args, training) for training in args.trainings)
     cores = min(int(ray.cluster_resources().get("CPU", 1)), len(args.trainings))
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         rate = speed.measure("tutorial", steps=1000)
-    minutes = EVALUATION_SHARE * steps / rate / cores / 60
-    print(
-        f"{len(args.trainings)} trainings with {steps:,} steps to go, {cores} at a time: "
-        f"about {math.ceil(minutes)} min"
-    )
+    minutes = math.ceil(EVALUATION_SHARE * steps / rate / cores / 60)
+    text = f"{len(args.trainings)} trainings with {steps:,} steps to go, {cores} at a time"
+    print(f"{text}: about {minutes} min", flush=True)
 
 
 def collect(args, results):
-    """Gathers what the runs of a grid have logged: pandas.DataFrame for `report.summarize`."""
+    """Gathers what the runs of a grid have logged.
+
+    Args:
+        args: what `parse_args` returns.
+        results: what `train_all` returns.
+
+    Returns:
+        (results, complete): pandas.DataFrame for `report.summarize`; whether every training has
+        come to its end or has failed.
+    """
     rows = {training["name"]: [] for training in args.trainings}  # in this order
+    over = 0
     for result in results:
         training, failed = result.config["training"], (result.metrics or {}).get("failed")
-        if result.error:
-            failed = f"{type(result.error).__name__}: {result.error}".splitlines()[0]
         if result.checkpoint:
             unpack(result.checkpoint, args.folder)
+        if result.error:
+            failed = f"{str(result.error).strip().splitlines()[-1]} (--resume tries again)"
+        over += failed is not None or steps_done(args, training) == training["max_steps"]
         row = {name: training[name] for name in ("setting", "env", "seed")} | {"failed": failed}
         rows[training["name"]] = report.read_run(args.folder / f"{training['name']}-log", row)
-    return pd.DataFrame(itertools.chain(*rows.values()))
+    return report.frame(itertools.chain(*rows.values())), over == len(args.trainings)
 
 
 def main(argv=None):
@@ -240,7 +271,7 @@ def main(argv=None):
     cluster = {"address": args.address} if args.address else here
     try:
         ray.init(**cluster, runtime_env=WORKER, log_to_driver=False, logging_level="CRITICAL")
-    except (ConnectionError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         problem = f"--address {args.address}: {error}; is RAY_AUTH_MODE the same as there?"
         sys.exit(one_line(problem if args.address else error, status=2))
     try:
@@ -249,9 +280,8 @@ def main(argv=None):
             results = train_all(args)
     finally:
         ray.shutdown()
-    frame = collect(args, results)
-    over = [result.error or is_over(result.config, result.metrics) for result in results]
-    if not (all(over) and len(over) == len(args.trainings)):
+    frame, complete = collect(args, results)
+    if not complete:
         name = args.name or args.resume
         print(f"Stopped. To go on: python -m experiments.grid --resume {name}")
         sys.exit(130)
@@ -266,9 +296,10 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         main()
-    except WrongInput as error:
+    except (WrongInput, CheckpointError) as error:
         sys.exit(one_line(error, status=2))
     except OSError as error:
         sys.exit(one_line(error, status=1))

@@ -2,15 +2,16 @@
 
     python -m experiments.report A-grid/results.csv B-grid/results.csv --plot both.png
 
-One training tells little, so a setting is judged by all its seeds, and each figure comes with its
-95% interval (percentile bootstrap). Beside the mean stands the interquartile mean (IQM), that of
-the middle half, which single lucky or unlucky seeds don't move (Agarwal et al., "Deep Reinforcement
-Learning at the Edge of the Statistical Precipice", 2021).
+One training tells little, so a setting is judged by all its seeds, and each mean comes with its 95%
+interval (percentile bootstrap; with a handful of seeds, it is too narrow). Beside the mean stands
+the interquartile mean (IQM), that of the middle half, which single lucky or unlucky seeds don't
+move (Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice", 2021).
 """
 
 import functools
 import itertools
 import os
+import sys
 
 import gymnasium as gym
 import matplotlib
@@ -26,7 +27,7 @@ from command_line import OneLineParser
 matplotlib.use("Agg")  # to files, without a window
 
 AS_IN_RUN = "constants of run.py"
-COLUMNS = ("setting", "env", "seed", "step", "return", "failed")
+COLUMNS = ("setting", "env", "seed", "step", "return", "seconds", "failed")
 MEASURES = {  # what is measured of a training, given the returns of its evaluations in order
     "last evaluation": lambda returns: returns.iloc[-1],
     "best evaluation": lambda returns: returns.max(),
@@ -64,6 +65,12 @@ def read_run(logdir, row):
     ]
 
 
+def frame(rows):
+    """pandas.DataFrame of dicts of `read_run`, in which no column is missing."""
+    results = pd.DataFrame(rows)
+    return results.reindex(columns=list(dict.fromkeys([*COLUMNS, *results.columns])))
+
+
 def interval(statistic, *samples):
     """95% bootstrap interval of a statistic.
 
@@ -72,12 +79,15 @@ def interval(statistic, *samples):
         samples: float arrays (..., observations), of which the last axis is resampled.
 
     Returns:
-        (low, high), each of shape (...); nan where a sample is of one observation.
+        (low, high), each of shape (...); nan where a sample is of one observation or has a nan.
     """
-    if min(sample.shape[-1] for sample in samples) < 2:
-        return np.full((2, *samples[0].shape[:-1]), np.nan)
+    unknown = any(sample.shape[-1] < 2 or np.isnan(sample).any() for sample in samples)
+    if unknown and samples[0].ndim == 1:
+        return np.nan, np.nan
+    if unknown:
+        return np.transpose([interval(statistic, *rows) for rows in zip(*samples, strict=True)])
     rng = np.random.default_rng(0)
-    result = stats.bootstrap(samples, statistic, axis=-1, method="percentile", rng=rng)
+    result = stats.bootstrap(samples, statistic, axis=-1, method="percentile", rng=rng, batch=1000)
     return result.confidence_interval
 
 
@@ -92,12 +102,13 @@ def summarize(results):
 
     Returns:
         pandas.DataFrame with a row per setting, in their order, whose figures are those of the
-        trainings that ended. `solved` counts those with an evaluation that reached the reward
-        threshold of the environment. `gain` is the mean of the last evaluations minus that of the
-        first setting. `P(better)` is the probability that a training ends higher than one of the
-        first setting, ties counted half (Mann-Whitney's U / n / m), and `p` that test's p-value.
+        trainings that ended. `reached` counts those of which at least one evaluation reached the
+        reward threshold of the environment. `gain` is the mean of the last evaluations minus that
+        of the first setting. `P(better)` is the probability that a training ends higher than one of
+        the first setting, ties counted half (Mann-Whitney's U / n / m), and `p` that test's
+        p-value, which knows nothing of how many settings are compared.
     """
-    ended = results[results["failed"].isna() & results["return"].notna()].sort_values("step")
+    ended = results[results["failed"].isna() & results["step"].notna()].sort_values("step")
     returns = ended.groupby(["setting", "seed"], sort=False)["return"]
     measures = pd.DataFrame({name: returns.agg(measure) for name, measure in MEASURES.items()})
     threshold = reward_threshold(results)
@@ -107,7 +118,7 @@ def summarize(results):
         failed = group.loc[group["failed"].notna(), "seed"].nunique()
         row = {"setting": setting, "trainings": group["seed"].nunique(), "failed": failed}
         if threshold is not None:
-            row["solved"] = np.count_nonzero(values["best evaluation"] >= threshold)
+            row["reached"] = np.count_nonzero(values["best evaluation"] >= threshold)
         for measure, (name, statistic) in itertools.product(MEASURES, STATISTICS.items()):
             sample = values[measure].to_numpy()
             if len(sample):
@@ -161,7 +172,7 @@ def table(summary, threshold):
             measured.append({"setting": setting, "return of": measure, **cells})
         counts = {"setting": row["setting"], "trainings": row["trainings"], "failed": row["failed"]}
         if threshold is not None:
-            counts[f"reached {threshold:g}"] = row["solved"]
+            counts[f"reached {threshold:g}"] = row["reached"]
         chance = row.get("P(better)", np.nan)
         better = f"{chance:.2f} (p = {row['p']:.3f})" if chance == chance else "-"
         compared.append({**counts, "gain [95%]": cell(row, "gain"), "P(better)": better})
@@ -181,7 +192,7 @@ def plot(results, filename):
         itertools.cycle("osD^vPX*"),  # and without colour by these
         itertools.cycle(["-", "--", "-.", ":"]),
     )
-    ended = results[results["failed"].isna() & results["return"].notna()]
+    ended = results[results["failed"].isna() & results["step"].notna()]
     for (setting, group), (colour, marker, line) in zip(
         ended.groupby("setting", sort=False), looks, strict=False
     ):
@@ -196,7 +207,7 @@ def plot(results, filename):
     if threshold is not None:
         axes.axhline(threshold, color="black", linewidth=0.8, linestyle=":")
         axes.annotate(
-            f"solved: {threshold:g}",
+            f"reward threshold {threshold:g}",
             (0.005, threshold),
             xycoords=("axes fraction", "data"),
             va="bottom",
@@ -224,10 +235,14 @@ def main(argv=None):
             frames.append(pd.read_csv(filename))
         except (OSError, ValueError) as error:
             parser.error(f"{filename} can't be read: {error}")
-        missing = [name for name in COLUMNS if name not in frames[-1]]
+        missing = [name for name in COLUMNS if name not in frames[-1] and name != "seconds"]
         if missing:
             parser.error(f"{filename} is no results.csv of a grid: it has no column {missing[0]}")
     results = pd.concat(frames)
+    if results.empty:
+        parser.error(f"{args.results} have no trainings")
+    if results.duplicated(["setting", "seed", "step"]).any():
+        parser.error(f"{args.results} have trainings of the same setting and seed in common")
     if results["env"].nunique() > 1:
         parser.error(f"{args.results} are of different environments and can't be compared")
     print(table(summarize(results), reward_threshold(results)))
@@ -239,4 +254,7 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -11,17 +11,21 @@ import fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps TensorFlow 
 from ray import tune
 
 import run
-from checkpoints import read_checkpoint
-from command_line import make_env
+from checkpoints import CheckpointError, read_checkpoint
+from command_line import WrongInput, make_env
 
 
 def train_one(config):
     """One training, from its beginning or its last checkpoint; Ray Tune calls it in a worker.
 
-    The run's directory is in the worker's own. A copy of it is what Ray keeps as checkpoint.
+    The run's directory is in the worker's own. A copy of it is what Ray keeps as checkpoint. With
+    it come the `step` and, for a training that can't go on, why it has `failed`.
 
     Args:
         config: dict whose `training` is one of `list_trainings`.
+
+    Raises:
+        OSError: a file can't be written. Ray tries again.
     """
     training, failed = config["training"], None
     logdir = f"{training['name']}-log"
@@ -36,10 +40,15 @@ def train_one(config):
     shutil.rmtree(logdir, ignore_errors=True)  # of a worker that died here
     argv = training["argv"]
     if tune.get_checkpoint():
-        unpack(tune.get_checkpoint(), ".")
-        argv = ["--resume", logdir]
-        if read_checkpoint(logdir)[0]["step"] == training["max_steps"]:
-            return
+        try:
+            unpack(tune.get_checkpoint(), ".")
+            step = read_checkpoint(logdir)[0]["step"]
+        except (OSError, CheckpointError):  # Ray has deleted it: from the beginning, then
+            shutil.rmtree(logdir, ignore_errors=True)
+        else:
+            if step == training["max_steps"]:
+                return
+            argv = ["--resume", logdir]
     errors = io.StringIO()
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
@@ -48,7 +57,7 @@ def train_one(config):
             run.start_training(args, *envs, lambda checkpoint: send(checkpoint.saved_step))
     except SystemExit:
         failed = errors.getvalue().partition(": ")[2].strip()  # without the program's name
-    except FloatingPointError as error:
+    except (FloatingPointError, WrongInput) as error:
         failed = str(error)
     if failed:
         send(training["max_steps"])

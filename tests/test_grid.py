@@ -14,7 +14,7 @@ import psutil
 import pytest
 from conftest import ROOT
 
-from checkpoints import read_checkpoint
+from checkpoints import CheckpointError, read_checkpoint
 from experiments import grid
 
 SHORT = (
@@ -50,19 +50,21 @@ def finish(process):
 def wait_for_step(folder, step, seconds=300):
     """Waits until the trainings of a grid have done `step` steps together."""
     end = time.monotonic() + seconds
-    while steps_done(folder) < step:
-        assert time.monotonic() < end, f"{steps_done(folder)} steps in {seconds} s"
+    while sum(steps(logdir) for logdir in folder.glob("*-log")) < step:
+        assert time.monotonic() < end, f"not at step {step} in {seconds} s"
         time.sleep(0.2)
 
 
-def steps_done(folder):
-    done = 0
-    for logdir in folder.glob("*-log"):
-        try:
-            done += read_checkpoint(logdir)[0]["step"]
-        except ValueError:  # it is being unpacked at this moment
-            pass
-    return done
+def steps(logdir):
+    try:
+        return read_checkpoint(logdir)[0]["step"]
+    except CheckpointError:  # it is being unpacked at this moment
+        return 0
+
+
+def event_files(folder):
+    """Per run, its event files: one for its beginning, and one for each time it went on."""
+    return {name: sorted((folder / f"{name}-log").glob("events*")) for name in NAMES}
 
 
 def outcome(folder):
@@ -96,12 +98,7 @@ def test_a_training_of_a_grid_equals_that_of_run(uninterrupted, command):
     assert status == 0, errors
     _, expected = read_checkpoint("single-log")
     _, arrays = read_checkpoint(uninterrupted / "train_epsilon=0.3,seed=1-log")
-    np.testing.assert_equal(
-        arrays,
-        {**expected, "description": arrays.get("description")}
-        if "description" in arrays
-        else expected,
-    )
+    np.testing.assert_equal(arrays, expected)
 
 
 @pytest.mark.slow
@@ -126,6 +123,8 @@ def test_a_training_whose_worker_dies_goes_on_from_its_checkpoint(uninterrupted,
     status, output, _ = finish(process)
     assert status == 0 and "1 retried" in output
     assert_same(tmp_path / "whole-grid", uninterrupted)
+    files = event_files(tmp_path / "whole-grid")
+    assert sorted(len(own) for own in files.values()) == [1, 1, 1, 2]  # one went on, from not 0
 
 
 @pytest.mark.slow
@@ -135,10 +134,16 @@ def test_a_killed_grid_goes_on_and_ends_as_if_it_had_not_been(uninterrupted, tmp
     wait_for_step(folder, 14000)
     process.kill()
     process.communicate()
+    before = event_files(folder)
+    finished = [n for n in NAMES if before[n] and steps(folder / f"{n}-log") == 6000]
+    assert finished
     for _ in range(2):  # the second time, there is nothing left to do
         status, _, errors = finish(start(tmp_path, "--resume", "whole"))
         assert (status, errors) == (0, "")
         assert_same(folder, uninterrupted)
+    after = event_files(folder)
+    assert {name: before[name] for name in finished} == {name: after[name] for name in finished}
+    assert max(len(own) for own in after.values()) == 2  # one that was half done went on
 
 
 @pytest.fixture

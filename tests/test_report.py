@@ -28,7 +28,7 @@ def test_a_setting_is_measured_by_the_last_the_best_and_all_evaluations():
     assert row["last evaluation, mean"] == -140
     assert row["best evaluation, mean"] == -110
     assert row["mean of all evaluations, mean"] == -150
-    assert row["solved"] == 1
+    assert row["reached"] == 1
 
 
 def test_the_interquartile_mean_leaves_out_the_best_and_the_worst_quarter():
@@ -68,6 +68,18 @@ def test_failed_trainings_are_counted_and_their_figures_left_out():
     assert np.isnan(summary.iloc[1]["last evaluation, mean"])
 
 
+def test_trainings_of_which_none_was_evaluated_are_counted():
+    results = report.frame([{"setting": "a", "env": ENV, "seed": 0, "failed": None}])
+    summary = report.summarize(results)
+    assert list(summary["trainings"]) == [1]
+    assert "reached -110" in report.table(summary, -110)
+
+
+def test_an_evaluation_without_a_complete_episode_is_not_passed_over():
+    row = summarize(trainings("a", [[-200, np.nan], [-200, -110]])).iloc[0]
+    assert np.isnan(row["last evaluation, mean"])
+
+
 def test_a_single_training_has_no_interval():
     summary = summarize(trainings("a", [[-110]]), trainings("b", [[-100]]))
     assert np.isnan(summary.iloc[0]["last evaluation, mean low"])
@@ -96,12 +108,16 @@ def test_report_compares_the_results_of_several_grids(tmp_path, monkeypatch, cap
     [
         (["none.csv"], "none.csv can't be read"),
         (["other.csv"], "it has no column setting"),
+        (["empty.csv"], "have no trainings"),
+        (["a.csv", "a.csv"], "of the same setting and seed in common"),
         (["other.csv", "--plot", "x.pdf"], "'x.pdf' is no .png or .svg file"),
     ],
 )
 def test_wrong_input_is_one_line(arguments, problem, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "empty.csv").write_text(",".join(report.COLUMNS))
+    report.frame(trainings("a", [[-150]]).to_dict("records")).to_csv("a.csv", index=False)
     with pytest.raises(SystemExit) as exit_:
         report.main(arguments)
     errors = capsys.readouterr().err
