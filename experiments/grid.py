@@ -251,18 +251,19 @@ def collect(args, results):
         (results, complete): pandas.DataFrame for `report.summarize`; whether every training has
         come to its end or has failed.
     """
-    rows = {training["name"]: [] for training in args.trainings}  # in this order
-    over = 0
+    by_name = {training["name"]: training for training in args.trainings}
+    rows, over = {name: [] for name in by_name}, 0  # in this order
     for result in results:
-        training, failed = result.config["training"], (result.metrics or {}).get("failed")
+        name = os.path.basename(result.path)
+        training, failed = by_name[name], (result.metrics or {}).get("failed")
         if result.checkpoint:
             unpack(result.checkpoint, args.folder)
         if result.error:
             failed = f"{str(result.error).strip().splitlines()[-1]} (--resume tries again)"
         over += failed is not None or steps_done(args, training) == training["max_steps"]
-        row = {name: training[name] for name in ("setting", "env", "seed")} | {"failed": failed}
-        rows[training["name"]] = report.read_run(args.folder / f"{training['name']}-log", row)
-    return report.frame(itertools.chain(*rows.values())), over == len(args.trainings)
+        row = {key: training[key] for key in ("setting", "env", "seed")} | {"failed": failed}
+        rows[name] = report.read_run(args.folder / f"{name}-log", row)
+    return report.frame(itertools.chain(*rows.values())), over == len(rows)
 
 
 def main(argv=None):
