@@ -13,6 +13,8 @@ import itertools
 import os
 import sys
 
+import fast_tensorflow  # noqa: F401  # isort: skip (first: TensorBoard's reader imports TensorFlow)
+
 import gymnasium as gym
 import matplotlib
 import numpy as np
