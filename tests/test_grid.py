@@ -128,9 +128,17 @@ def test_a_training_whose_worker_dies_goes_on_from_its_checkpoint(uninterrupted,
 
 
 @pytest.mark.slow
-def test_a_killed_grid_goes_on_and_ends_as_if_it_had_not_been(uninterrupted, tmp_path):
+def test_a_grid_stopped_and_then_killed_ends_as_if_nothing_had_been(uninterrupted, tmp_path):
     process = start(tmp_path, "--name", "whole", *SETTINGS, *SHORT)
     folder = tmp_path / "whole-grid"
+    wait_for_step(folder, 3000)
+    os.killpg(process.pid, signal.SIGINT)
+    status, output, errors = finish(process)
+    assert (status, errors) == (130, "")
+    assert output.endswith("To go on: python -m experiments.grid --resume whole\n")
+    assert not (folder / "results.csv").exists()
+
+    process = start(tmp_path, "--resume", "whole")
     wait_for_step(folder, 14000)
     process.kill()
     process.communicate()
@@ -143,7 +151,7 @@ def test_a_killed_grid_goes_on_and_ends_as_if_it_had_not_been(uninterrupted, tmp
         assert_same(folder, uninterrupted)
     after = event_files(folder)
     assert {name: before[name] for name in finished} == {name: after[name] for name in finished}
-    assert max(len(own) for own in after.values()) == 2  # one that was half done went on
+    assert max(len(own) for own in after.values()) > 1  # one that was half done went on
 
 
 @pytest.fixture
@@ -170,12 +178,20 @@ def cluster(monkeypatch):
 
     add("--head", f"--port={port}", "--include-dashboard=false")
     address = f"127.0.0.1:{port}"
-    for _ in range(300):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        time.sleep(0.2)
+    time.sleep(5)  # the head's token and port come first
     add(f"--address={address}")
+    wait = f"""
+import ray, time
+while True:
+    try:
+        ray.init({address!r}, log_to_driver=False, logging_level="CRITICAL")
+        break
+    except ConnectionError:
+        time.sleep(1)
+while ray.cluster_resources().get("CPU", 0) < 2:
+    time.sleep(0.2)
+"""
+    subprocess.run([sys.executable, "-c", wait], timeout=300, check=True, capture_output=True)
     yield address, lambda: kill(nodes.pop())
     for node in nodes:
         kill(node)
@@ -192,19 +208,6 @@ def test_a_grid_ends_complete_when_a_node_of_the_cluster_dies(uninterrupted, clu
     status, output, errors = finish(process)
     assert status == 0, output + errors
     assert "2 at a time" in output and "1 retried" in output
-    assert_same(tmp_path / "whole-grid", uninterrupted)
-
-
-@pytest.mark.slow
-def test_ctrl_c_stops_a_grid_so_that_it_can_go_on(uninterrupted, tmp_path):
-    process = start(tmp_path, "--name", "whole", *SETTINGS, *SHORT)
-    wait_for_step(tmp_path / "whole-grid", 3000)
-    os.killpg(process.pid, signal.SIGINT)
-    status, output, errors = finish(process)
-    assert (status, errors) == (130, "")
-    assert output.endswith("To go on: python -m experiments.grid --resume whole\n")
-    assert not (tmp_path / "whole-grid" / "results.csv").exists()
-    assert finish(start(tmp_path, "--resume", "whole"))[0] == 0
     assert_same(tmp_path / "whole-grid", uninterrupted)
 
 
