@@ -178,7 +178,11 @@ def cluster(monkeypatch):
 
     add("--head", f"--port={port}", "--include-dashboard=false")
     address = f"127.0.0.1:{port}"
-    time.sleep(5)  # the head's token and port come first
+    for _ in range(300):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.2)
     add(f"--address={address}")
     wait = f"""
 import ray, time
