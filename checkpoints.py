@@ -330,7 +330,7 @@ class Checkpoint:
         np.savez(archive, **arrays)
         write_file(os.path.join(self.logdir, CHECKPOINT), archive.getvalue())
         self.saved_step = step
-        if self.on_save and step:
+        if self.on_save and step:  # at the beginning, the directory is not in its place yet
             self.on_save(self)
 
     def restore(self, logdir):

@@ -321,12 +321,7 @@ def add_hyperparameters(parser, **keywords):
     group = parser.add_argument_group("hyperparameters")
     count, chance = (1, 10**9), (0.0, 1.0)
     hyperparameters = [
-        (
-            "discount_factor_gamma",
-            DISCOUNT_FACTOR_GAMMA,
-            chance,
-            "weight of the next state's value",
-        ),
+        ("discount_factor_gamma", DISCOUNT_FACTOR_GAMMA, chance, "weight of the next value"),
         ("learning_rate", LEARNING_RATE, (1e-12, 1e6), "step size of the Adam optimizer"),
         ("batch_size", BATCH_SIZE, count, "transitions per update"),
         ("target_update_every", TARGET_UPDATE_EVERY, count, "steps between target updates"),

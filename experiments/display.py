@@ -1,17 +1,38 @@
-"""What experiments/grid.py shows while Ray Tune trains: how much is done, and the time left."""
+"""What experiments/grid.py shows: how long it will take; while Ray Tune trains, how far it is."""
 
 import contextlib
+import io
+import math
+import signal
 import sys
 
+import ray
 from ray import tune
 from tqdm import tqdm
 
-from experiments.worker import unpack
+from experiments import speed
+from experiments.worker import packed_in, unpack
+
+EVALUATION_SHARE = 1.15  # time of a training compared with that of its steps alone
 
 
-def is_over(config, last_result):
-    """Whether a training has come to its end, or failed for good."""
-    return (last_result or {}).get("step") == config["training"]["max_steps"]
+def announce(trainings, done):
+    """Prints how much there is to train, on how many cores, and about how long it takes.
+
+    Args:
+        trainings: list of `list_trainings`.
+        done: dict of their names to the steps that each has done before, ints.
+    """
+    left = [t["max_steps"] - done[t["name"]] for t in trainings if done[t["name"]] < t["max_steps"]]
+    steps, text = sum(left), f"{len(trainings)} trainings"
+    if not left:
+        print(f"{text}, all done")
+        return
+    cores = min(int(ray.cluster_resources().get("CPU", 1)), len(left))
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        rate = speed.measure("tutorial", steps=1000)
+    minutes = math.ceil(EVALUATION_SHARE * steps / rate / cores / 60)
+    print(f"{text} with {steps:,} steps to go, {cores} at a time: about {minutes} min", flush=True)
 
 
 class Display(tune.Callback):
@@ -23,21 +44,25 @@ class Display(tune.Callback):
     Args:
         folder: directory of the grid.
         trainings: list of `list_trainings`.
+        done: dict of their names to the steps that each has done before, ints.
     """
 
-    def __init__(self, folder, trainings):
+    def __init__(self, folder, trainings, done):
         self.folder = folder
-        self.count = len(trainings)
-        self.steps = sum(training["max_steps"] for training in trainings)
+        self.max_steps = {training["name"]: training["max_steps"] for training in trainings}
+        self.done = done
         self.retries = 0
         self.bar = None
 
     def on_step_end(self, iteration, trials, **info):
-        steps = sum((trial.last_result or {}).get("step", 0) for trial in trials)
+        before = sum(self.done.values())
+        for trial in trials:
+            name = trial.config["training"]["name"]
+            self.done[name] = (trial.last_result or {}).get("step", self.done[name])
         if self.bar is None:
             self.bar = tqdm(
-                total=self.steps,
-                initial=steps,
+                total=sum(self.max_steps.values()),
+                initial=before,
                 unit=" steps",
                 smoothing=0,
                 mininterval=1,  # second, after which the time is brought up to date
@@ -46,20 +71,22 @@ class Display(tune.Callback):
                 dynamic_ncols=True,
             )
         self.bar.set_description(self.text(trials), refresh=False)
-        self.bar.update(steps - self.bar.n)
+        self.bar.update(sum(self.done.values()) - self.bar.n)
 
     def text(self, trials):
-        over = [trial for trial in trials if is_over(trial.config, trial.last_result)]
-        failed = sum(bool(trial.last_result["failed"]) for trial in over)
-        running = sum(trial.status == "RUNNING" and trial not in over for trial in trials)
-        done = len(over) - failed
+        over = {name for name, steps in self.done.items() if steps == self.max_steps[name]}
+        failed = sum(bool((trial.last_result or {}).get("failed")) for trial in trials)
+        running = [t.config["training"]["name"] for t in trials if t.status == "RUNNING"]
+        done, running = len(over) - failed, len(set(running) - over)
         failed += sum(trial.status == "ERROR" for trial in trials)
-        text = f"{done} of {self.count} done, {running} running, {failed} failed"
+        text = f"{done} of {len(self.done)} done, {running} running, {failed} failed"
         return f"{text}, {self.retries} retried" if self.retries else text
 
     def on_checkpoint(self, iteration, trials, trial, checkpoint, **info):
-        with contextlib.suppress(OSError):  # of a full disk; in the end it is done again
-            unpack(checkpoint, self.folder)
+        try:
+            unpack(packed_in(checkpoint), self.folder)
+        except OSError:  # of a full disk; stopped, the grid tries again, and says so
+            signal.raise_signal(signal.SIGINT)
 
     def on_trial_recover(self, iteration, trials, trial, **info):
         self.retries += 1

@@ -12,8 +12,9 @@ import contextlib
 import io
 import itertools
 import json
-import math
 import os
+import secrets
+import shutil
 import signal
 import socket
 import sys
@@ -25,9 +26,8 @@ if __name__ == "__main__":
 import fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps TensorFlow quiet)
 
 import run
-from checkpoints import CheckpointError, lock, read_checkpoint, write_file
+from checkpoints import CHECKPOINT, CheckpointError, lock, read_checkpoint, write_file
 from command_line import OneLineParser, WrongInput, check_name, make_env, number, one_line
-from experiments import speed
 
 # For Ray, before it is imported: no statistics over the network, and no event files of its own,
 # which TensorBoard would take for further trainings.
@@ -39,15 +39,14 @@ try:
     from ray import tune
 
     from experiments import report
-    from experiments.display import Display
-    from experiments.worker import train_one, unpack
+    from experiments.display import Display, announce
+    from experiments.worker import pack, packed_in, train_one, unpack
 except ModuleNotFoundError as missing:
     install = "pip install -r experiments/requirements.txt"
     sys.exit(one_line(f"no module {missing.name}: {install}", status=2))
 
 ROOT = Path(run.__file__).parent
 RETRIES = 5  # of a training that died, with its worker or its node
-EVALUATION_SHARE = 1.15  # time of a training compared with that of its steps alone
 WORKER = {  # what a worker needs to know: our modules, and that it has one core
     "working_dir": str(ROOT),
     "excludes": ["*", "!.", "!*.py", "!experiments"],
@@ -62,8 +61,8 @@ def parse_args(argv=None):
         argv: list of options and values; None for the program's own.
 
     Returns:
-        `argparse.Namespace`, in which `folder` is the grid's directory, and `trainings` and
-        `storage` are those with which it was begun.
+        `argparse.Namespace`, in which `folder` is the grid's directory, and `trainings` are those
+        with which it was begun.
     """
     parser = OneLineParser(
         prog="grid",
@@ -84,15 +83,17 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     given = {name for name, value in vars(args).items() if value != parser.get_default(name)}
     if args.resume is not None:
-        for name in sorted(given - {"resume", "cores", "address", "format"}):
+        for name in sorted(given - {"resume", "cores", "address", "storage", "format"}):
             option = name.replace("_", "-")
             parser.error(f"--resume goes on with a grid as it was begun; leave out --{option}")
     elif args.name is None:
         parser.error("--name NAME is missing; NAME-grid will be the directory of the results")
-    elif args.address is not None and args.storage is None:
-        parser.error("--address needs --storage, a path or URL that all nodes can write to")
     if args.address is not None:
         check_address(parser, args)
+    if args.storage is not None and "://" not in args.storage:
+        if not (os.path.isdir(args.storage) and os.access(args.storage, os.W_OK)):
+            parser.error(f"--storage {args.storage!r} is no directory to write to")
+        args.storage = os.path.abspath(args.storage)
     name = args.name if args.resume is None else args.resume
     check_name(parser, "--name" if args.resume is None else "--resume", name)
     args.folder = Path(f"{name}-grid")
@@ -101,11 +102,11 @@ def parse_args(argv=None):
         if not description.is_file():
             parser.error(f"--resume {name}: there is no grid to go on with: no file {description}")
         try:
-            vars(args).update(json.loads(description.read_text()))
-        except ValueError as error:
-            parser.error(f"{description} is damaged: {error}")
-        if args.address is not None and args.storage is None:
-            parser.error(f"--address: {args.folder} was begun without --storage; resume it here")
+            args.trainings = json.loads(description.read_text())
+            for training in args.trainings:
+                check_name(parser, f"{description}: a run", training["name"])
+        except (KeyError, TypeError, ValueError) as error:
+            parser.error(f"{description} is damaged: {error!r}")
         return args
     if os.path.lexists(args.folder):
         parser.error(f"{args.folder} exists; choose another --name, or --resume {name}")
@@ -113,10 +114,6 @@ def parse_args(argv=None):
         make_env(args.env).close()
     except WrongInput as error:
         parser.error(error)
-    if args.storage is not None and "://" not in args.storage:
-        if not (os.path.isdir(args.storage) and os.access(args.storage, os.W_OK)):
-            parser.error(f"--storage {args.storage!r} is no directory to write to")
-        args.storage = os.path.abspath(args.storage)
     options = {name: getattr(args, name) for name in names if name in given}
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     args.trainings = list_trainings(options, seeds, args.env)
@@ -127,6 +124,8 @@ def parse_args(argv=None):
 
 def check_address(parser, args):
     """Ends the program where nothing answers at the address of the cluster."""
+    if args.storage is None:
+        parser.error("--address needs --storage, a path or URL that all nodes can write to")
     if args.cores is not None:
         parser.error("--cores counts this machine's; with --address, leave it out")
     host, _, port = args.address.rpartition(":")
@@ -172,98 +171,108 @@ def list_trainings(options, seeds, env_id):
     return trainings
 
 
+def steps_done(args):
+    """Steps of each training up to its last checkpoint: dict of names to ints.
+
+    Raises:
+        CheckpointError: a checkpoint can't be read.
+    """
+    done = {}
+    for name in (training["name"] for training in args.trainings):
+        logdir = args.folder / f"{name}-log"
+        try:
+            done[name] = read_checkpoint(logdir)[0]["step"]
+        except CheckpointError as error:
+            if (logdir / CHECKPOINT).exists():
+                raise CheckpointError(f"{error}; delete {logdir} to train it anew") from error
+            done[name] = 0
+    return done
+
+
 def train_all(args):
-    """Trains with Ray Tune what has not been trained yet.
+    """Trains with Ray Tune what has not come to its end yet, on from the checkpoints that are here.
 
     Args:
         args: what `parse_args` returns.
 
     Returns:
-        `ray.tune.ResultGrid`, which lacks trainings that were not begun.
+        dict of the names of the trainings that failed to the reasons, strings.
+
+    Raises:
+        CheckpointError: another program trains this grid.
+        OSError: a file can't be written.
+        WrongInput: the storage can't be written to; there is no trace of a new grid then.
     """
-    storage = args.storage or os.path.abspath(args.folder)
-    experiment = f"{args.folder}-ray" if args.storage else "ray"
-    param_space = {"training": tune.grid_search(args.trainings)}
-    try:
-        begun = tune.Tuner.can_restore(f"{storage}/{experiment}")
-        if begun and args.resume is None:
-            raise WrongInput(f"it has another {experiment}; choose another --name")
-        if begun:
-            path = f"{storage}/{experiment}"
-            tuner = tune.Tuner.restore(
-                path, train_one, resume_errored=True, param_space=param_space
-            )
-        else:
-            tuner = tune.Tuner(
-                tune.with_resources(train_one, {"cpu": 1}),
-                param_space=param_space,
-                tune_config=tune.TuneConfig(
-                    trial_dirname_creator=lambda trial: trial.config["training"]["name"]
-                ),
-                run_config=tune.RunConfig(
-                    name=experiment,
-                    storage_path=storage,
-                    failure_config=tune.FailureConfig(max_failures=RETRIES),
-                    checkpoint_config=tune.CheckpointConfig(num_to_keep=3),
-                    callbacks=[Display(args.folder, args.trainings)],
-                    verbose=0,
-                ),
-            )
-    except Exception as error:  # whatever the library for this kind of storage raises
-        raise WrongInput(f"--storage {storage}: {error}") from error
-    args.folder.mkdir(exist_ok=True)
-    description = {"storage": args.storage, "trainings": args.trainings}
-    write_file(args.folder / "grid.json", json.dumps(description, indent=1).encode())
+    args.folder.mkdir(exist_ok=args.resume is not None)
     locked = lock(args.folder)
+    write_file(args.folder / "grid.json", json.dumps(args.trainings, indent=1).encode())
+    done, begun = steps_done(args), {}
+    left = [t for t in args.trainings if done[t["name"]] < t["max_steps"]]
+    for name in (training["name"] for training in left):
+        logdir = args.folder / f"{name}-log"
+        if done[name]:
+            begun[name] = ray.put(pack(logdir))
+        elif logdir.exists():  # this program was killed before it had written the first checkpoint
+            shutil.rmtree(logdir)
+    storage = args.storage or os.path.abspath(args.folder / "ray")
     try:
-        return tuner.fit()
-    finally:
-        os.close(locked)
+        tuner = tune.Tuner(
+            tune.with_resources(tune.with_parameters(train_one, begun=begun), {"cpu": 1}),
+            param_space={"training": tune.grid_search(left)},
+            tune_config=tune.TuneConfig(
+                trial_dirname_creator=lambda trial: trial.config["training"]["name"]
+            ),
+            run_config=tune.RunConfig(
+                name=f"{args.folder.name}-{secrets.token_hex(4)}",
+                storage_path=storage,
+                failure_config=tune.FailureConfig(max_failures=RETRIES),
+                checkpoint_config=tune.CheckpointConfig(num_to_keep=3),
+                callbacks=[Display(args.folder, args.trainings, done)],
+                verbose=0,
+            ),
+        )
+    except Exception as error:  # whatever the library for this kind of storage raises
+        if args.resume is None:
+            shutil.rmtree(args.folder)
+        raise WrongInput(f"can't write checkpoints to {storage}: {error}") from error
+    results, failed = tuner.fit() if left else [], {}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # after Ray's
+    for result in results:
+        reason = (result.metrics or {}).get("failed")
+        if result.error:
+            reason = f"{str(result.error).strip().splitlines()[-1]} (--resume tries again)"
+        if reason is not None:
+            failed[os.path.basename(result.path)] = reason
+        if result.checkpoint:
+            unpack(packed_in(result.checkpoint), args.folder)
+    if left:
+        with contextlib.suppress(OSError):  # it may hold what belongs to others on other nodes
+            results.filesystem.delete_dir(results.experiment_path)
+    shutil.rmtree(args.folder / "ray", ignore_errors=True)
+    os.close(locked)
+    return failed
 
 
-def steps_done(args, training):
-    """Steps of a training up to the last checkpoint whose copy is here, an int."""
-    try:
-        return read_checkpoint(args.folder / f"{training['name']}-log")[0]["step"]
-    except CheckpointError:
-        return 0
-
-
-def announce(args):
-    """Prints how many trainings there are, on how many cores, and about how long they take."""
-    steps = sum(training["max_steps"] - steps_done(args, training) for training in args.trainings)
-    cores = min(int(ray.cluster_resources().get("CPU", 1)), len(args.trainings))
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        rate = speed.measure("tutorial", steps=1000)
-    minutes = math.ceil(EVALUATION_SHARE * steps / rate / cores / 60)
-    text = f"{len(args.trainings)} trainings with {steps:,} steps to go, {cores} at a time"
-    print(f"{text}: about {minutes} min", flush=True)
-
-
-def collect(args, results):
+def collect(args, failed):
     """Gathers what the runs of a grid have logged.
 
     Args:
         args: what `parse_args` returns.
-        results: what `train_all` returns.
+        failed: what `train_all` returns.
 
     Returns:
-        (results, complete): pandas.DataFrame for `report.summarize`; whether every training has
-        come to its end or has failed.
+        pandas.DataFrame for `report.summarize`; None while a training has neither come to its end
+        nor failed.
     """
-    by_name = {training["name"]: training for training in args.trainings}
-    rows, over = {name: [] for name in by_name}, 0  # in this order
-    for result in results:
-        name = os.path.basename(result.path)
-        training, failed = by_name[name], (result.metrics or {}).get("failed")
-        if result.checkpoint:
-            unpack(result.checkpoint, args.folder)
-        if result.error:
-            failed = f"{str(result.error).strip().splitlines()[-1]} (--resume tries again)"
-        over += failed is not None or steps_done(args, training) == training["max_steps"]
-        row = {key: training[key] for key in ("setting", "env", "seed")} | {"failed": failed}
-        rows[name] = report.read_run(args.folder / f"{name}-log", row)
-    return report.frame(itertools.chain(*rows.values())), over == len(rows)
+    done, rows = steps_done(args), []
+    for training in args.trainings:
+        name = training["name"]
+        if name not in failed and done[name] < training["max_steps"]:
+            return None
+        row = {key: training[key] for key in ("setting", "env", "seed")}
+        row["failed"] = failed.get(name)
+        rows += report.read_run(args.folder / f"{name}-log", row)
+    return report.frame(rows)
 
 
 def main(argv=None):
@@ -276,15 +285,16 @@ def main(argv=None):
         problem = f"--address {args.address}: {error}; is RAY_AUTH_MODE the same as there?"
         sys.exit(one_line(problem if args.address else error, status=2))
     try:
-        announce(args)
+        announce(args.trainings, steps_done(args))
         with contextlib.redirect_stdout(io.StringIO()):  # Ray's reports of workers that died
-            results = train_all(args)
+            failed = train_all(args)
     finally:
         ray.shutdown()
-    frame, complete = collect(args, results)
-    if not complete:
+    frame = collect(args, failed)
+    if frame is None:
+        where = f" --address {args.address} --storage {args.storage}" if args.address else ""
         name = args.name or args.resume
-        print(f"Stopped. To go on: python -m experiments.grid --resume {name}")
+        print(f"Stopped. To go on: python -m experiments.grid --resume {name}{where}")
         sys.exit(130)
     frame.to_csv(args.folder / "results.csv", index=False)
     summary = report.summarize(frame)
@@ -302,7 +312,7 @@ if __name__ == "__main__":
         main()
     except (WrongInput, CheckpointError) as error:
         sys.exit(one_line(error, status=2))
-    except OSError as error:
+    except (OSError, tune.TuneError, ray.exceptions.RayError) as error:
         sys.exit(one_line(error, status=1))
     except KeyboardInterrupt:
         sys.exit(130)

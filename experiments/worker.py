@@ -4,51 +4,55 @@ import contextlib
 import io
 import os
 import shutil
+import tarfile
 import tempfile
+from pathlib import Path
 
 import fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps TensorFlow quiet)
 
+import ray
 from ray import tune
 
 import run
-from checkpoints import CheckpointError, read_checkpoint
+from checkpoints import CHECKPOINT, read_checkpoint, write_file
 from command_line import WrongInput, make_env
 
+PACKED = "run.tar"  # in a checkpoint of Ray: the directory of the run
 
-def train_one(config):
+
+def train_one(config, begun):
     """One training, from its beginning or its last checkpoint; Ray Tune calls it in a worker.
 
-    The run's directory is in the worker's own. A copy of it is what Ray keeps as checkpoint. With
+    The run's directory is in the worker's own. What Ray keeps as checkpoint is that, packed. With
     it come the `step` and, for a training that can't go on, why it has `failed`.
 
     Args:
         config: dict whose `training` is one of `list_trainings`.
+        begun: dict of the names of trainings that have begun before, to references that Ray has to
+            what `pack` returned.
 
     Raises:
         OSError: a file can't be written. Ray tries again.
     """
     training, failed = config["training"], None
-    logdir = f"{training['name']}-log"
+    name, argv = training["name"], training["argv"]
+    logdir = f"{name}-log"
 
     def send(step):
         with tempfile.TemporaryDirectory() as folder:
-            if os.path.isdir(logdir):
-                shutil.make_archive(f"{folder}/run", "tar", base_dir=logdir)
+            Path(folder, PACKED).write_bytes(pack(logdir))
             checkpoint = tune.Checkpoint.from_directory(folder)
             tune.report({"step": step, "failed": failed}, checkpoint=checkpoint)
 
     shutil.rmtree(logdir, ignore_errors=True)  # of a worker that died here
-    argv = training["argv"]
     if tune.get_checkpoint():
-        try:
-            unpack(tune.get_checkpoint(), ".")
-            step = read_checkpoint(logdir)[0]["step"]
-        except (OSError, CheckpointError):  # Ray has deleted it: from the beginning, then
-            shutil.rmtree(logdir, ignore_errors=True)
-        else:
-            if step == training["max_steps"]:
-                return
-            argv = ["--resume", logdir]
+        unpack(packed_in(tune.get_checkpoint()), ".")
+    elif name in begun:
+        unpack(ray.get(begun[name]), ".")
+    if os.path.isdir(logdir):
+        if read_checkpoint(logdir)[0]["step"] == training["max_steps"]:
+            return
+        argv = ["--resume", logdir]
     errors = io.StringIO()
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
@@ -64,8 +68,40 @@ def train_one(config):
     shutil.rmtree(logdir, ignore_errors=True)
 
 
-def unpack(checkpoint, folder):
-    """Unpacks the directory of a run, which `train_one` has put into a checkpoint of Ray."""
-    with checkpoint.as_directory() as packed:
-        if os.path.isfile(f"{packed}/run.tar"):
-            shutil.unpack_archive(f"{packed}/run.tar", folder, filter="data")
+def pack(logdir):
+    """Directory of a run, if there is one, as a tar archive (which TensorBoard ignores): bytes."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        if os.path.isdir(logdir):
+            tar.add(logdir, os.path.basename(logdir))
+    return archive.getvalue()
+
+
+def packed_in(checkpoint):
+    """What `train_one` has put into a checkpoint of Ray: bytes of `pack`."""
+    with checkpoint.as_directory() as folder:
+        return Path(folder, PACKED).read_bytes()
+
+
+def unpack(packed, folder):
+    """Writes the directory of a run so that, whatever happens, its checkpoint is whole.
+
+    Args:
+        packed: what `pack` returned, bytes.
+        folder: where the directory is to be; its files may be there, of an earlier checkpoint.
+
+    Raises:
+        OSError: a file can't be written.
+    """
+    with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+        files = [member for member in tar if member.isfile()]
+        for file in sorted(files, key=lambda file: os.path.basename(file.name) == CHECKPOINT):
+            path, content = Path(folder, file.name), tar.extractfile(file).read()
+            path.parent.mkdir(exist_ok=True)
+            if "tfevents" in file.name:  # which only grows, and TensorBoard may be reading it
+                with open(path, "ab") as events:
+                    events.write(content[events.tell() :])
+                    events.flush()
+                    os.fsync(events.fileno())
+            elif not path.exists() or path.read_bytes() != content:
+                write_file(path, content)

@@ -47,11 +47,11 @@ def finish(process):
     return process.returncode, output, errors
 
 
-def wait_for_step(folder, step, seconds=300):
-    """Waits until the trainings of a grid have done `step` steps together."""
+def wait_until(happened, folder, seconds=300):
+    """Waits until `happened`, a function, returns True for the steps of the grid's trainings."""
     end = time.monotonic() + seconds
-    while sum(steps(logdir) for logdir in folder.glob("*-log")) < step:
-        assert time.monotonic() < end, f"not at step {step} in {seconds} s"
+    while not happened([steps(logdir) for logdir in folder.glob("*-log")]):
+        assert time.monotonic() < end, f"not yet in {seconds} s"
         time.sleep(0.2)
 
 
@@ -116,7 +116,7 @@ def test_results_have_a_row_per_training_and_evaluation(uninterrupted):
 @pytest.mark.slow
 def test_a_training_whose_worker_dies_goes_on_from_its_checkpoint(uninterrupted, tmp_path):
     process = start(tmp_path, "--name", "whole", *SETTINGS, *SHORT)
-    wait_for_step(tmp_path / "whole-grid", 3000)
+    wait_until(lambda steps: sum(steps) >= 3000, tmp_path / "whole-grid")
     ours = psutil.Process(process.pid).children(recursive=True)
     worker = next(p for p in ours if "train_one" in p.name() or "ImplicitFunc" in p.name())
     worker.kill()
@@ -131,7 +131,7 @@ def test_a_training_whose_worker_dies_goes_on_from_its_checkpoint(uninterrupted,
 def test_a_grid_stopped_and_then_killed_ends_as_if_nothing_had_been(uninterrupted, tmp_path):
     process = start(tmp_path, "--name", "whole", *SETTINGS, *SHORT)
     folder = tmp_path / "whole-grid"
-    wait_for_step(folder, 3000)
+    wait_until(lambda steps: sum(steps) >= 3000, folder)
     os.killpg(process.pid, signal.SIGINT)
     status, output, errors = finish(process)
     assert (status, errors) == (130, "")
@@ -139,19 +139,28 @@ def test_a_grid_stopped_and_then_killed_ends_as_if_nothing_had_been(uninterrupte
     assert not (folder / "results.csv").exists()
 
     process = start(tmp_path, "--resume", "whole")
-    wait_for_step(folder, 14000)
+    wait_until(lambda steps: 6000 in steps and any(3000 <= n < 6000 for n in steps), folder)
     process.kill()
     process.communicate()
     before = event_files(folder)
-    finished = [n for n in NAMES if before[n] and steps(folder / f"{n}-log") == 6000]
-    assert finished
+    at = {name: steps(folder / f"{name}-log") for name in NAMES}
+    finished = [name for name in NAMES if at[name] == 6000]
+    half_done = max((name for name in NAMES if name not in finished), key=at.get)
+    damaged = next(name for name in NAMES if name not in [*finished, half_done])
+    shutil.copytree(folder / f"{half_done}-log", folder / f"{damaged}-log", dirs_exist_ok=True)
+    (folder / f"{damaged}-log" / "checkpoint.npz").write_bytes(b"damaged")
+    status, _, errors = finish(start(tmp_path, "--resume", "whole"))
+    assert (status, errors.count("\n")) == (2, 1) and "checkpoint.npz is damaged" in errors
+    (folder / f"{damaged}-log" / "checkpoint.npz").unlink()
     for _ in range(2):  # the second time, there is nothing left to do
         status, _, errors = finish(start(tmp_path, "--resume", "whole"))
         assert (status, errors) == (0, "")
         assert_same(folder, uninterrupted)
-    after = event_files(folder)
-    assert {name: before[name] for name in finished} == {name: after[name] for name in finished}
-    assert max(len(own) for own in after.values()) > 1  # one that was half done went on
+        after = event_files(folder)
+        assert all(before[name] == after[name] for name in finished)
+        assert before[half_done] == after[half_done][:-1]
+        assert len(after[damaged]) == 1  # it began anew, and nothing is counted twice
+    assert not (folder / "ray").exists()
 
 
 @pytest.fixture
@@ -207,7 +216,7 @@ def test_a_grid_ends_complete_when_a_node_of_the_cluster_dies(uninterrupted, clu
     (tmp_path / "shared").mkdir()
     shared = ["--address", address, "--storage", str(tmp_path / "shared")]
     process = start(tmp_path, "--name", "whole", *shared, *SETTINGS, *SHORT)
-    wait_for_step(tmp_path / "whole-grid", 9000)
+    wait_until(lambda steps: sum(steps) >= 9000, tmp_path / "whole-grid")
     kill_second_node()
     status, output, errors = finish(process)
     assert status == 0, output + errors
