@@ -26,7 +26,7 @@ if __name__ == "__main__":
 import fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps TensorFlow quiet)
 
 import run
-from checkpoints import CHECKPOINT, CheckpointError, lock, read_checkpoint, write_file
+from checkpoints import CheckpointError, lock, write_file
 from command_line import OneLineParser, WrongInput, check_name, make_env, number, one_line
 
 # For Ray, before it is imported: no statistics over the network, and no event files of its own,
@@ -40,7 +40,7 @@ try:
 
     from experiments import report
     from experiments.display import Display, announce
-    from experiments.worker import pack, packed_in, train_one, unpack
+    from experiments.worker import pack, packed_in, steps_done, train_one, unpack
 except ModuleNotFoundError as missing:
     install = "pip install -r experiments/requirements.txt"
     sys.exit(one_line(f"no module {missing.name}: {install}", status=2))
@@ -171,24 +171,6 @@ def list_trainings(options, seeds, env_id):
     return trainings
 
 
-def steps_done(args):
-    """Steps of each training up to its last checkpoint: dict of names to ints.
-
-    Raises:
-        CheckpointError: a checkpoint can't be read.
-    """
-    done = {}
-    for name in (training["name"] for training in args.trainings):
-        logdir = args.folder / f"{name}-log"
-        try:
-            done[name] = read_checkpoint(logdir)[0]["step"]
-        except CheckpointError as error:
-            if (logdir / CHECKPOINT).exists():
-                raise CheckpointError(f"{error}; delete {logdir} to train it anew") from error
-            done[name] = 0
-    return done
-
-
 def train_all(args):
     """Trains with Ray Tune what has not come to its end yet, on from the checkpoints that are here.
 
@@ -206,7 +188,7 @@ def train_all(args):
     args.folder.mkdir(exist_ok=args.resume is not None)
     locked = lock(args.folder)
     write_file(args.folder / "grid.json", json.dumps(args.trainings, indent=1).encode())
-    done, begun = steps_done(args), {}
+    done, begun = steps_done(args.folder, args.trainings), {}
     left = [t for t in args.trainings if done[t["name"]] < t["max_steps"]]
     for name in (training["name"] for training in left):
         logdir = args.folder / f"{name}-log"
@@ -264,7 +246,7 @@ def collect(args, failed):
         pandas.DataFrame for `report.summarize`; None while a training has neither come to its end
         nor failed.
     """
-    done, rows = steps_done(args), []
+    done, rows = steps_done(args.folder, args.trainings), []
     for training in args.trainings:
         name = training["name"]
         if name not in failed and done[name] < training["max_steps"]:
@@ -285,7 +267,7 @@ def main(argv=None):
         problem = f"--address {args.address}: {error}; is RAY_AUTH_MODE the same as there?"
         sys.exit(one_line(problem if args.address else error, status=2))
     try:
-        announce(args.trainings, steps_done(args))
+        announce(args.trainings, steps_done(args.folder, args.trainings))
         with contextlib.redirect_stdout(io.StringIO()):  # Ray's reports of workers that died
             failed = train_all(args)
     finally:

@@ -1,4 +1,4 @@
-"""What a worker of experiments/grid.py does: one training, and checkpoints of it for Ray Tune."""
+"""One training of experiments/grid.py in a worker of Ray Tune, and its run directory on the way."""
 
 import contextlib
 import io
@@ -14,7 +14,7 @@ import ray
 from ray import tune
 
 import run
-from checkpoints import CHECKPOINT, read_checkpoint, write_file
+from checkpoints import CHECKPOINT, CheckpointError, read_checkpoint, write_file
 from command_line import WrongInput, make_env
 
 PACKED = "run.tar"  # in a checkpoint of Ray: the directory of the run
@@ -66,6 +66,31 @@ def train_one(config, begun):
     if failed:
         send(training["max_steps"])
     shutil.rmtree(logdir, ignore_errors=True)
+
+
+def steps_done(folder, trainings):
+    """How far the trainings of a grid are.
+
+    Args:
+        folder: directory of the grid.
+        trainings: list of `list_trainings`.
+
+    Returns:
+        dict of their names to their steps up to the last checkpoint, ints.
+
+    Raises:
+        CheckpointError: a checkpoint can't be read.
+    """
+    done = {}
+    for name in (training["name"] for training in trainings):
+        logdir = Path(folder, f"{name}-log")
+        try:
+            done[name] = read_checkpoint(logdir)[0]["step"]
+        except CheckpointError as error:
+            if (logdir / CHECKPOINT).exists():
+                raise CheckpointError(f"{error}; delete {logdir} to train it anew") from error
+            done[name] = 0
+    return done
 
 
 def pack(logdir):
