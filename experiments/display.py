@@ -24,7 +24,8 @@ def announce(trainings, done):
         done: dict of their names to the steps that each has done before, ints.
     """
     left = [t["max_steps"] - done[t["name"]] for t in trainings if done[t["name"]] < t["max_steps"]]
-    steps, text = sum(left), f"{len(trainings)} trainings"
+    steps = sum(left)
+    text = f"{len(trainings)} training{'s' if len(trainings) > 1 else ''}"
     if not left:
         print(f"{text}, all done")
         return

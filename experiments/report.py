@@ -12,6 +12,7 @@ import functools
 import itertools
 import os
 import sys
+import textwrap
 
 import fast_tensorflow  # noqa: F401  # isort: skip (first: TensorBoard's reader imports TensorFlow)
 
@@ -202,7 +203,7 @@ def plot(results, filename):
         axes.plot(curves, color=colour, linestyle=line, linewidth=0.8, alpha=0.25)
         low, high = interval(np.mean, curves.to_numpy())
         axes.fill_between(curves.index, low, high, color=colour, alpha=0.25, linewidth=0)
-        label = f"{setting} ({curves.shape[1]} trainings)"
+        label = textwrap.fill(f"{setting} ({curves.shape[1]} trainings)".replace(",", ", "), 80)
         mean = curves.mean(axis=1)
         axes.plot(mean, color=colour, linestyle=line, marker=marker, linewidth=2, label=label)
     threshold = reward_threshold(results)
@@ -236,7 +237,7 @@ def main(argv=None):
         try:
             frames.append(pd.read_csv(filename))
         except (OSError, ValueError) as error:
-            parser.error(f"{filename} can't be read: {error}")
+            parser.error(f"{filename} can't be read; give the results.csv of a grid: {error}")
         missing = [name for name in COLUMNS if name not in frames[-1] and name != "seconds"]
         if missing:
             parser.error(f"{filename} is no results.csv of a grid: it has no column {missing[0]}")
@@ -246,7 +247,8 @@ def main(argv=None):
     if results.duplicated(["setting", "seed", "step"]).any():
         parser.error(f"{args.results} have trainings of the same setting and seed in common")
     if results["env"].nunique() > 1:
-        parser.error(f"{args.results} are of different environments and can't be compared")
+        envs = " and ".join(results["env"].unique())
+        parser.error(f"trainings in {envs} can't be compared")
     print(table(summarize(results), reward_threshold(results)))
     if args.plot is not None:
         try:
