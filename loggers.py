@@ -1,64 +1,73 @@
 """What a run tells its reader: scalars for TensorBoard, log lines and a progress bar."""
 
 import contextlib
+import os
 import time
 
+import numpy as np
 import psutil
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api as hparams
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
 
+from support.events import open_events
+
 GIGABYTE = 1024**3  # bytes
-COUNTERS = ("episode", "last_logged_step", "episode_steps", "episode_return")
+NOT_ABOUT_LEARNING = ("log_every", "checkpoint_every", "snapshot_every")
 
 
 class TensorBoardLogger:
-    """Writes scalars and hyperparameters to one event file, which TensorBoard shows.
+    """Writes scalars and hyperparameters to a run's event file, which TensorBoard shows.
 
     Args:
-        logdir: directory of the event file.
+        logdir: directory of the event file; where it has one, that goes on.
     """
 
     def __init__(self, logdir):
-        self.logdir = str(logdir)
-        self.writer = EventFileWriter(self.logdir)
+        self.file, past = open_events(logdir)
+        self.writer = RecordWriter(self.file)
+        self.logged = {(value.tag, event.step) for event in past for value in event.summary.value}
+        if not past:
+            self._write(file_version="brain.Event:2")
 
     def log(self, step, **scalars):
         """Writes each of `scalars` (name=float) at training step `step`."""
         values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
-        self._write(Summary(value=values), step)
+        self._write(summary=Summary(value=values), step=step)
 
-    def log_hyperparameters(self, hyperparameters, metrics):
+    def log_hyperparameters(self, name, hyperparameters, metrics):
         """Writes the run's settings for TensorBoard's HParams page, which compares runs.
 
         Args:
+            name: of the run.
             hyperparameters: dict of names to numbers or strings.
             metrics: names of the scalars that the page shows beside them.
         """
         columns = [hparams.HParam(name) for name in hyperparameters]
         results = [hparams.Metric(name) for name in metrics]
-        self._write(hparams.hparams_config_pb(columns, results), step=0)
-        self._write(hparams.hparams_pb(hyperparameters, trial_id=self.logdir), step=0)
+        self._write(summary=hparams.hparams_config_pb(columns, results))
+        self._write(summary=hparams.hparams_pb(hyperparameters, trial_id=name))
 
     def log_restart(self, step):
-        """Tells TensorBoard that what an earlier event file has from `step` on is superseded."""
-        start = SessionLog(status=SessionLog.START)
-        self.writer.add_event(Event(session_log=start, step=step, wall_time=time.time()))
-        self.writer.flush()
+        """Tells TensorBoard that what the file has from `step` on is superseded."""
+        self._write(session_log=SessionLog(status=SessionLog.START), step=step)
+
+    def sync(self):
+        """Waits until all is on the disk, safe from a power cut."""
+        os.fsync(self.file.fileno())
 
     def close(self):
         """Closes the event file."""
         self.writer.close()
 
-    def _write(self, summary, step):
-        self.writer.add_event(Event(summary=summary, step=step, wall_time=time.time()))
-        self.writer.flush()
+    def _write(self, **fields):
+        self.writer.write(Event(wall_time=time.time(), **fields).SerializeToString())
 
 
 class TrainingLog:
-    """Follows a training run: times its episodes, and prints and logs them now and then.
+    """Follows a training run: prints and logs an episode now and then, and every evaluation.
 
     Args:
         log_every: at least this many steps lie between two log lines.
@@ -66,75 +75,82 @@ class TrainingLog:
 
     def __init__(self, log_every):
         self.log_every = log_every
-        self.episode = 0
+        self.episode = 0  # episodes completed
         self.last_logged_step = 0
-        self._start_episode()
-
-    def open(self, logger, max_steps, step=0):
-        """Begins to log.
-
-        Args:
-            logger: `TensorBoardLogger` that gets the scalars.
-            max_steps: steps of the whole run, for the progress bar.
-            step: how many of them have been done before.
-        """
-        self.logger = logger
-        self.bar = tqdm(
-            total=max_steps, initial=step, unit=" steps", disable=None, dynamic_ncols=True
-        )
-        self.episode_start = time.perf_counter()
+        self.evaluation_seconds = 0.0  # spent on evaluations since the last episode ended
 
     def get_state(self):
         """What a resumed run goes on counting from: a dict of numbers."""
-        return {name: getattr(self, name) for name in COUNTERS}
+        return {"episode": self.episode, "last_logged_step": self.last_logged_step}
 
     def set_state(self, state):
         """Takes what `get_state` has given."""
-        for name in COUNTERS:
-            setattr(self, name, state[name])
+        self.episode = int(state["episode"])
+        self.last_logged_step = int(state["last_logged_step"])
 
-    def _start_episode(self):
-        self.episode_steps = 0
-        self.episode_return = 0.0
-        self.episode_start = time.perf_counter()
+    def begin(self, run):
+        """Begins to log a `Run`, or goes on and fills in what its curves lack."""
+        self.logger = TensorBoardLogger(run.logdir)
+        logged = self.logger.logged
+        if not logged:
+            settings = {k: v for k, v in run.settings.items() if k not in NOT_ABOUT_LEARNING}
+            metrics = ["episode_return_avg", "avg_max_q_value"]
+            self.logger.log_hyperparameters(run.name, settings, metrics)
+        if run.resumed:
+            self.logger.log_restart(run.step + 1)
+            lost = [e for e in run.evaluations if ("episode_return_avg", e.step) not in logged]
+            for step, episode_return_avg, avg_max_q_value, _ in lost:
+                self._log_evaluation(step, episode_return_avg, avg_max_q_value)
+            if lost or (
+                self.last_logged_step and ("episode_return", self.last_logged_step) not in logged
+            ):
+                print(
+                    f"The curves in {run.logdir} were damaged and lack some steps; "
+                    f"{len(lost)} evaluations are filled in from the checkpoint."
+                )
+        self.bar = tqdm(
+            total=run.max_steps, initial=run.step, unit=" steps", disable=None, dynamic_ncols=True
+        )
 
-    def step(self, reward):
-        """Counts one step and its reward."""
-        if self.episode_steps == 0:
-            self.episode += 1
-        self.episode_steps += 1
-        self.episode_return += float(reward)
-        self.bar.update()
-
-    def end_episode(self, step, loss):
-        """Ends the episode; prints and logs it if `log_every` steps have passed since the last.
+    def step(self, step, loss, info):
+        """Moves the progress bar; at the end of an episode, prints and logs it if it is time to.
 
         Args:
-            step: training steps so far.
-            loss: loss of the newest update, None before the first.
-        """
-        if step - self.last_logged_step >= self.log_every:
-            self.last_logged_step = step
-            self._log_episode(step, loss)
-        self._start_episode()
+            step: training step, counted from 1.
+            loss: float of the last update, or None before the first.
+            info: dict of `env.step`; at the end of an episode, it holds its statistics.
 
-    def _log_episode(self, step, loss):
-        seconds = time.perf_counter() - self.episode_start
+        Raises:
+            FloatingPointError: the loss is not finite any more.
+        """
+        if loss is not None and not np.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss} at step {step}")
+        self.bar.update()
+        if "episode" in info:
+            self.episode += 1
+            if step >= self.last_logged_step + self.log_every:
+                self.last_logged_step = step
+                self._log_episode(step, loss, info["episode"])
+            self.evaluation_seconds = 0.0
+
+    def _log_episode(self, step, loss, statistics):
+        episode_return, episode_steps = float(statistics["r"]), statistics["l"]
+        seconds = max(statistics["t"] - self.evaluation_seconds, 1e-6)
         memory = psutil.virtual_memory()
         scalars = {
-            "episode_return": self.episode_return,
-            "episode_steps": self.episode_steps,
+            "episode_return": episode_return,
+            "episode_steps": episode_steps,
             "episode_seconds": seconds,
-            "steps_per_second": self.episode_steps / seconds,
+            "steps_per_second": episode_steps / seconds,
             "memory_used": memory.used / GIGABYTE,
         }
         if loss is not None:
             scalars["loss"] = loss
         self.logger.log(step, **scalars)
         tqdm.write(
-            f"episode {self.episode} steps {self.episode_steps}/{step} "
+            f"episode {self.episode} steps {episode_steps}/{step} "
             f"loss {'none yet' if loss is None else format(loss, '.7f')} "
-            f"return {self.episode_return:.1f} in {seconds:.2f}s "
+            f"return {episode_return:.1f} in {seconds:.2f}s "
             f"{scalars['steps_per_second']:.1f} steps/s "
             f"{memory.used / GIGABYTE:.1f}/{memory.total / GIGABYTE:.1f} GB RAM"
         )
@@ -147,17 +163,24 @@ class TrainingLog:
         hidden, self.bar.disable = self.bar.disable, True
         yield
         self.bar.disable = hidden
-        self.episode_start += time.perf_counter() - start
+        self.evaluation_seconds += time.perf_counter() - start
 
-    def log_evaluation(self, step, episode_return_avg, avg_max_q_value):
+    def evaluation(self, step, episode_return_avg, avg_max_q_value):
         """Prints and logs the results of an evaluation at training step `step`."""
-        self.logger.log(
-            step, episode_return_avg=episode_return_avg, avg_max_q_value=avg_max_q_value
-        )
+        self._log_evaluation(step, episode_return_avg, avg_max_q_value)
         tqdm.write(
             f"episode {self.episode} step {step} episode_return_avg {episode_return_avg:.3f} "
             f"avg_max_q_value {avg_max_q_value:.3f}"
         )
+
+    def _log_evaluation(self, step, episode_return_avg, avg_max_q_value):
+        self.logger.log(
+            step, episode_return_avg=episode_return_avg, avg_max_q_value=avg_max_q_value
+        )
+
+    def sync(self):
+        """Waits until all that was logged is on the disk."""
+        self.logger.sync()
 
     def close(self):
         """Ends the progress bar and the event file."""

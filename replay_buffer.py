@@ -1,14 +1,10 @@
 """The replay buffer: the newest transitions, from which training batches are drawn."""
 
-import json
-
 import numpy as np
-
-TRANSITION = ("observations", "actions", "rewards", "next_observations", "dones")
 
 
 class ReplayBuffer:
-    """A ring of the newest `size` transitions, in arrays allocated once.
+    """A ring of the newest `size` transitions, in an array allocated once.
 
     Experience replay (Lin 1992; Mnih et al. 2015): training on transitions drawn at random from
     the recent past, instead of on the newest, makes a batch's samples nearly independent.
@@ -30,11 +26,14 @@ class ReplayBuffer:
         self.added = 0  # transitions ever added; the next one goes to row `added % size`
         self.random = np.random.default_rng(seed)
         shape, dtype = observation_space.shape, observation_space.dtype
-        self.observations = np.zeros((size, *shape), dtype)
-        self.actions = np.zeros(size, np.int64)
-        self.rewards = np.zeros(size, np.float32)
-        self.next_observations = np.zeros((size, *shape), dtype)
-        self.dones = np.zeros(size, bool)
+        transition = [
+            ("observations", dtype, shape),
+            ("actions", np.int64),
+            ("rewards", np.float32),
+            ("next_observations", dtype, shape),
+            ("dones", bool),
+        ]
+        self.transitions = np.zeros(size, np.dtype(transition, align=True))
 
     def __len__(self):
         return min(self.added, self.size)
@@ -50,11 +49,7 @@ class ReplayBuffer:
             done: bool, whether the episode ended with this transition.
         """
         row = self.added % self.size
-        self.observations[row] = observation
-        self.actions[row] = action
-        self.rewards[row] = reward
-        self.next_observations[row] = next_observation
-        self.dones[row] = done
+        self.transitions[row] = observation, action, reward, next_observation, done
         self.added += 1
 
     def sample(self, batch_size):
@@ -72,21 +67,15 @@ class ReplayBuffer:
         """
         if not self.added:
             raise ValueError("an empty replay buffer has nothing to sample")
-        rows = self.random.integers(len(self), size=batch_size)
-        return (
-            self.observations[rows],
-            self.actions[rows],
-            self.rewards[rows],
-            self.next_observations[rows],
-            self.dones[rows],
-        )
+        batch = self.transitions[self.random.integers(len(self), size=batch_size)]
+        return tuple(batch[name] for name in batch.dtype.names)
 
     def get_state(self):
-        """The buffer's whole content and the state of its random generator: a dict of arrays."""
+        """What a resumed run needs: the transitions, and where the random generator stands."""
         return {
-            "added": np.array(self.added),
-            "random": np.array(json.dumps(self.random.bit_generator.state)),
-            **{name: getattr(self, name)[: len(self)] for name in TRANSITION},
+            "added": self.added,
+            "random": self.random.bit_generator.state,
+            "transitions": self.transitions[: len(self)],
         }
 
     def set_state(self, state):
@@ -96,10 +85,8 @@ class ReplayBuffer:
             ValueError: the state is of another buffer.
         """
         self.added = int(state["added"])
-        self.random.bit_generator.state = json.loads(str(state["random"]))
-        for name in TRANSITION:
-            if state[name].shape != getattr(self, name)[: len(self)].shape:
-                raise ValueError(
-                    f"a state with {name} of the shape {state[name].shape} doesn't fit"
-                )
-            getattr(self, name)[: len(self)] = state[name]
+        self.random.bit_generator.state = state["random"]
+        rows, transitions = self.transitions[: len(self)], state["transitions"]
+        if (transitions.shape, transitions.dtype) != (rows.shape, rows.dtype):
+            raise ValueError(f"{transitions.shape} transitions {transitions.dtype} don't fit")
+        rows[:] = transitions

@@ -6,7 +6,8 @@ processor before its own log level is in force, so standard error is put aside m
 
 import functools
 import os
-import sys
+import signal
+import threading
 
 import numpy as np
 
@@ -14,16 +15,19 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the CPU is enough
 
-for _name in ("stdout", "stderr"):  # where the reader has closed one, nothing is written to it
-    if getattr(sys, _name) is None:
-        setattr(sys, _name, open(os.devnull, "w"))
+_interrupt = signal.getsignal(signal.SIGINT)
+_main = threading.current_thread() is threading.main_thread()
 _stderr = os.dup(2)
 _nowhere = os.open(os.devnull, os.O_WRONLY)
 os.dup2(_nowhere, 2)
 try:
+    if _main:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends these long imports at once
     import tensorflow as tf
     from absl import logging
 finally:
+    if _main:
+        signal.signal(signal.SIGINT, _interrupt)
     os.dup2(_stderr, 2)
     os.close(_stderr)
     os.close(_nowhere)

@@ -1,9 +1,9 @@
 """Writes .h5 snapshots; loads their weights, and nothing else that such a file may hold.
 
 A snapshot may come from a stranger. Loading a whole Keras model from it can run code that the file
-brings along, and the HDF5 library can crash on a damaged file. So only layer names and numbers are
-read, and that in a process of its own: `python snapshots.py FILE` writes them to standard output
-as a NumPy archive.
+brings along, HDF5 can take data from other files, and its library can crash on a damaged file. So
+only layer names and the numbers in the file itself are read, and that in a process of its own:
+`python -m support.snapshots FILE` writes them to standard output as a NumPy archive.
 """
 
 import io
@@ -16,12 +16,11 @@ import zlib
 import h5py
 import numpy as np
 
+from support.errors import ROOT, WrongInput
+from support.files import write_file
+
 MAX_MEMORY = 2**29  # bytes, for the reading process; the article's network takes 5,000
 MAX_SECONDS = 10  # HDF5 can read a damaged file for ever
-
-
-class SnapshotError(ValueError):
-    """A file that can't be loaded as a snapshot; the message says why."""
 
 
 def load_weights(model, filename):
@@ -32,19 +31,19 @@ def load_weights(model, filename):
         filename: .h5 file.
 
     Raises:
-        SnapshotError: the file is no readable snapshot, or one of another network.
+        WrongInput: the file is no readable snapshot, or one of another network.
     """
     layers, weights = read_snapshot(filename)
     own_layers = [type(layer).__name__ for layer in model.layers]
     if layers and sorted(layers) != sorted(own_layers):
-        raise SnapshotError(
+        raise WrongInput(
             f"{filename} has the layers {', '.join(layers)}; "
             f"only weights for {', '.join(own_layers)} can be loaded"
         )
     shapes = [weight.shape for weight in weights]
     own_shapes = [weight.shape for weight in model.get_weights()]
     if shapes != own_shapes:
-        raise SnapshotError(
+        raise WrongInput(
             f"{filename} has weights of the shapes {shapes}; "
             f"the network for this environment has {own_shapes}"
         )
@@ -62,21 +61,27 @@ def read_snapshot(filename):
         weight arrays in the order of `keras.Model.get_weights`.
 
     Raises:
-        SnapshotError: the file is no readable snapshot.
+        WrongInput: the file is no readable snapshot.
     """
+    if os.path.isdir(filename):
+        found = sorted(name for name in os.listdir(filename) if name.endswith(".h5"))
+        hint = f"; its snapshots are {', '.join(found)}" if found else ""
+        raise WrongInput(f"{filename} is a directory{hint}")
     if not os.path.isfile(filename):
-        raise SnapshotError(f"there is no file {filename}")
-    command = [sys.executable, os.path.abspath(__file__), os.path.abspath(filename)]
+        raise WrongInput(f"there is no file {filename}")
+    command = [sys.executable, "-m", "support.snapshots", os.path.abspath(filename)]
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # threads reserve address space
     try:
-        reader = subprocess.run(command, capture_output=True, timeout=MAX_SECONDS, env=environment)
+        reader = subprocess.run(
+            command, capture_output=True, timeout=MAX_SECONDS, env=environment, cwd=ROOT
+        )
     except subprocess.TimeoutExpired:
-        raise SnapshotError(f"{filename} can't be read within {MAX_SECONDS} seconds") from None
+        raise WrongInput(f"{filename} can't be read within {MAX_SECONDS} seconds") from None
     if reader.returncode == 2:
         reason = reader.stderr.decode(errors="replace").strip()
-        raise SnapshotError(f"{filename} is no readable snapshot: {reason}")
+        raise WrongInput(f"{filename} is no readable snapshot: {reason}")
     if reader.returncode:
-        raise SnapshotError(f"{filename} is no readable snapshot: the HDF5 library fails on it")
+        raise WrongInput(f"{filename} is no readable snapshot: the HDF5 library fails on it")
     with np.load(io.BytesIO(reader.stdout), allow_pickle=False) as archive:
         layers, *weights = [archive[name] for name in archive.files]
     return layers.tolist(), weights
@@ -89,25 +94,43 @@ class MemoryFile(h5py.File):
         return "memory.h5"
 
 
-def snapshot(model):
-    """The content of an .h5 file of a model: bytes that `keras.models.load_model` reads, too.
+def write_snapshot(filename, model):
+    """Writes an .h5 file that `keras.models.load_model` opens, too, with a check sum of the weights.
 
-    A check sum of the weights is added, by which damage to them is noticed.
+    Args:
+        filename: path of the file.
+        model: Keras model.
+
+    Raises:
+        OSError: the file can't be written; an old one is as it was.
     """
     content = io.BytesIO()
     with MemoryFile(content, "w") as file:
         model.save(file)
         file.attrs["weights_crc32"] = _checksum(_weights(file))
-    return content.getvalue()
+    write_file(filename, content.getvalue())
+
+
+def _inside(group, path):
+    """What is at a path below an HDF5 group, if all of it lies in that file itself."""
+    for name in path.split("/"):
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(f"{path} is a link")
+        group = group[name]
+    if isinstance(group, h5py.Dataset) and (group.external or group.is_virtual):
+        raise ValueError(f"the numbers of {path} are in another file")
+    return group
 
 
 def _weights(file):
-    group = file.get("model_weights", file)
-    return [
-        group[layer][weight][()].astype(np.float32)
-        for layer in group.attrs["layer_names"]
-        for weight in group[layer].attrs["weight_names"]
-    ]
+    group = _inside(file, "model_weights") if "model_weights" in file else file
+    layers = [_inside(group, _text(name)) for name in group.attrs["layer_names"]]
+    weights = [(layer, _text(name)) for layer in layers for name in layer.attrs["weight_names"]]
+    return [_inside(layer, name)[()].astype(np.float32) for layer, name in weights]
+
+
+def _text(name):
+    return name.decode() if isinstance(name, bytes) else str(name)
 
 
 def _checksum(weights):

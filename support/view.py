@@ -1,0 +1,103 @@
+"""Watching an agent: in a window, as numbered frames, as an animated GIF."""
+
+import io
+import itertools
+import os
+import sys
+
+os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+if sys.platform == "linux":  # SDL is to try only what is there: Wayland's library complains
+    drivers = {"DISPLAY": "x11", "WAYLAND_DISPLAY": "wayland"}
+    named = [driver for variable, driver in drivers.items() if os.environ.get(variable)]
+    os.environ.setdefault("SDL_VIDEODRIVER", ",".join([*named, "offscreen"]))
+
+import gymnasium as gym
+import pygame
+from PIL import Image
+from tqdm import tqdm
+
+from support.files import write_file
+
+
+def has_display():
+    """Whether a window can be opened; if not, prints a line that says so."""
+    try:
+        pygame.display.init()
+        driver = pygame.display.get_driver()
+        reason = "there is no screen" if driver in ("dummy", "offscreen") else ""
+        if driver == "x11":  # without OpenGL, which crashes where Mesa's LLVM meets TensorFlow's
+            os.environ.setdefault("SDL_FRAMEBUFFER_ACCELERATION", "0")
+    except pygame.error as error:
+        reason = str(error)
+    if reason:
+        print(f"No display, so no window is opened ({reason}).")
+    return not reason
+
+
+class Window(gym.wrappers.HumanRendering):
+    """Shows an environment in a window; closing it does what Ctrl-C does.
+
+    Args:
+        env: environment made with render_mode "rgb_array".
+        title: of the window.
+    """
+
+    def __init__(self, env, title):
+        super().__init__(env)
+        pygame.display.set_caption(title)
+
+    def step(self, action):
+        result = super().step(action)
+        if pygame.event.peek(pygame.QUIT):
+            raise KeyboardInterrupt
+        return result
+
+
+class Frames(gym.Wrapper):
+    """Saves what an environment draws, and tells each episode's return.
+
+    Args:
+        env: environment that counts its episodes, made with render_mode "rgb_array".
+        tell: whether to print each episode's return.
+        images: whether to save each frame as EPISODE_STEP.png in the current directory.
+        gif: file for the first episode as an animated GIF, written by `close`; or None.
+    """
+
+    def __init__(self, env, tell, images, gif):
+        super().__init__(env)
+        self.tell = tell
+        self.images = images
+        self.gif = gif
+        self.gif_frames = []
+        self.episode, self.episode_step = 1, 0
+
+    def step(self, action):
+        result = self.env.step(action)
+        self.episode_step += 1
+        if self.images or (self.gif and self.episode == 1):
+            frame = Image.fromarray(self.unwrapped.render())
+            if self.images:
+                frame.save(f"{self.episode}_{self.episode_step:06d}.png")
+            if self.gif and self.episode == 1:
+                self.gif_frames.append(frame.quantize())
+        if "episode" in result[-1]:
+            if self.tell:
+                tqdm.write(f"episode {self.episode} return {result[-1]['episode']['r']}")
+            self.episode, self.episode_step = self.episode + 1, 0
+        return result
+
+    def close(self):
+        """Writes the GIF, which plays at the environment's own pace; closes the environment."""
+        if self.gif_frames:
+            first, *others = self.gif_frames
+            fps = self.metadata.get("render_fps", 30)
+            ends = [round(100 * n / fps) for n in range(len(self.gif_frames) + 1)]
+            durations = [10 * (end - start) for start, end in itertools.pairwise(ends)]  # ms
+            content = io.BytesIO()
+            first.save(
+                content, "GIF", save_all=True, append_images=others, duration=durations, loop=0
+            )
+            write_file(self.gif, content.getvalue())
+            print(f"Saved {self.gif}")
+            self.gif_frames = []
+        super().close()
