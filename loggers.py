@@ -19,10 +19,10 @@ NOT_ABOUT_LEARNING = ("log_every", "checkpoint_every", "snapshot_every")
 
 
 class TensorBoardLogger:
-    """Writes scalars and hyperparameters to a run's event file, which TensorBoard shows.
+    """Writes scalars and hyperparameters to the event file of a run, for TensorBoard.
 
     Args:
-        logdir: directory of the event file; where it has one, that goes on.
+        logdir: directory of the run; where it has an event file, that is written on.
     """
 
     def __init__(self, logdir):
@@ -67,10 +67,10 @@ class TensorBoardLogger:
 
 
 class TrainingLog:
-    """Follows a training run: prints and logs an episode now and then, and every evaluation.
+    """Tells how a training gets on: a line for an episode now and then, and for each evaluation.
 
     Args:
-        log_every: at least this many steps lie between two log lines.
+        log_every: at least this many steps lie between two lines for episodes.
     """
 
     def __init__(self, log_every):
@@ -80,7 +80,7 @@ class TrainingLog:
         self.evaluation_seconds = 0.0  # spent on evaluations since the last episode ended
 
     def get_state(self):
-        """What a resumed run goes on counting from: a dict of numbers."""
+        """What a resumed run goes on counting from: a dict of ints."""
         return {"episode": self.episode, "last_logged_step": self.last_logged_step}
 
     def set_state(self, state):
@@ -89,7 +89,7 @@ class TrainingLog:
         self.last_logged_step = int(state["last_logged_step"])
 
     def begin(self, run):
-        """Begins to log a `Run`, or goes on and fills in what its curves lack."""
+        """Begins to log a `Run`; where its curves were damaged, fills in what the run remembers."""
         self.logger = TensorBoardLogger(run.logdir)
         logged = self.logger.logged
         if not logged:
@@ -101,24 +101,23 @@ class TrainingLog:
             lost = [e for e in run.evaluations if ("episode_return_avg", e.step) not in logged]
             for step, episode_return_avg, avg_max_q_value, _ in lost:
                 self._log_evaluation(step, episode_return_avg, avg_max_q_value)
-            if lost or (
-                self.last_logged_step and ("episode_return", self.last_logged_step) not in logged
-            ):
+            last_line = ("episode_return", self.last_logged_step)
+            if lost or (self.last_logged_step and last_line not in logged):
                 print(
-                    f"The curves in {run.logdir} were damaged and lack some steps; "
-                    f"{len(lost)} evaluations are filled in from the checkpoint."
+                    f"The curves in {run.logdir} were damaged and lack steps up to {run.step}; "
+                    f"{len(lost)} evaluations were filled in from the checkpoint."
                 )
         self.bar = tqdm(
             total=run.max_steps, initial=run.step, unit=" steps", disable=None, dynamic_ncols=True
         )
 
     def step(self, step, loss, info):
-        """Moves the progress bar; at the end of an episode, prints and logs it if it is time to.
+        """Moves the progress bar; logs an episode at its end, when it is time to.
 
         Args:
             step: training step, counted from 1.
-            loss: float of the last update, or None before the first.
-            info: dict of `env.step`; at the end of an episode, it holds its statistics.
+            loss: of the newest update, a float; None before the first.
+            info: dict of `env.step`, which at the end of an episode has its statistics.
 
         Raises:
             FloatingPointError: the loss is not finite any more.
@@ -128,7 +127,7 @@ class TrainingLog:
         self.bar.update()
         if "episode" in info:
             self.episode += 1
-            if step >= self.last_logged_step + self.log_every:
+            if step - self.last_logged_step >= self.log_every:
                 self.last_logged_step = step
                 self._log_episode(step, loss, info["episode"])
             self.evaluation_seconds = 0.0
@@ -174,13 +173,8 @@ class TrainingLog:
         )
 
     def _log_evaluation(self, step, episode_return_avg, avg_max_q_value):
-        self.logger.log(
-            step, episode_return_avg=episode_return_avg, avg_max_q_value=avg_max_q_value
-        )
-
-    def sync(self):
-        """Waits until all that was logged is on the disk."""
-        self.logger.sync()
+        results = {"episode_return_avg": episode_return_avg, "avg_max_q_value": avg_max_q_value}
+        self.logger.log(step, **results)
 
     def close(self):
         """Ends the progress bar and the event file."""

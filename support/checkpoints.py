@@ -10,6 +10,7 @@ import io
 import json
 import os
 import zipfile
+from glob import escape, glob
 
 import numpy as np
 
@@ -18,29 +19,23 @@ from support.files import check_name, write_file
 
 CHECKPOINT = "checkpoint.npz"
 FORMAT = 2  # of the file; others are refused
-DIGEST_SIZE = 32  # bytes
-LIBRARIES = ("gymnasium", "keras", "numpy", "tensorflow")
+LIBRARIES = ("gymnasium", "keras", "numpy", "tensorflow")  # which a run's exact numbers depend on
 
 
 def versions():
-    """Versions of the libraries on which a run's exact numbers depend: a dict of strings."""
+    """Versions of `LIBRARIES`: a dict of strings."""
     return {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
 def write_checkpoint(logdir, state):
-    """Writes the checkpoint of a run in one instant.
+    """Writes the checkpoint of the run in a directory, in one instant.
 
-    Args:
-        logdir: directory of the run.
-        state: dict of the names of its parts to dicts of names to arrays and JSON values.
-
-    Raises:
-        OSError: the file can't be written.
+    `state` is a dict of the names of its parts to dicts of names to arrays and JSON values. Raises
+    OSError where the file can't be written.
     """
-    state = {**state, "file": {"format": FORMAT, "versions": versions()}}
     arrays = {
         f"{part}/{name}": value if isinstance(value, np.ndarray) else np.array(json.dumps(value))
-        for part, values in state.items()
+        for part, values in {**state, "file": {"format": FORMAT, "versions": versions()}}.items()
         for name, value in values.items()
     }
     archive = io.BytesIO()
@@ -49,47 +44,38 @@ def write_checkpoint(logdir, state):
     write_file(os.path.join(logdir, CHECKPOINT), content + hashlib.sha256(content).digest())
 
 
-def read_checkpoint(logdir):
-    """Reads the checkpoint of a run.
-
-    Args:
-        logdir: directory of the run.
-
-    Returns:
-        The state that `write_checkpoint` was given. Of its part `run`, what a `Run` keeps there
-        is checked; in other parts may be anything.
-
-    Raises:
-        WrongInput: it is no directory of a run, or the file is damaged or of another version.
-    """
-    filename = os.path.join(logdir, CHECKPOINT)
-    if not os.path.isfile(filename):
+def find_run(logdir):
+    """Raises `WrongInput` where a directory has no checkpoint, with the run that may be meant."""
+    if not os.path.isfile(os.path.join(logdir, CHECKPOINT)):
         folder, name = os.path.split(os.path.normpath(logdir))
-        runs = (
-            [
-                n
-                for n in os.listdir(folder or ".")
-                if os.path.isfile(os.path.join(folder, n, CHECKPOINT))
-            ]
-            if os.path.isdir(folder or ".")
-            else []
-        )
-        similar = difflib.get_close_matches(f"{name}-log", runs, n=1)
-        hint = f"; there is {os.path.join(folder, similar[0])}" if similar else ""
-        raise WrongInput(f"--resume {logdir}: there is no run to resume: no file {filename}{hint}")
+        runs = glob(os.path.join(escape(folder), "*-log", CHECKPOINT))
+        similar = difflib.get_close_matches(f"{name}-log", map(os.path.dirname, runs), n=1)
+        hint = f"; there is {similar[0]}" if similar else ""
+        raise WrongInput(f"--resume {logdir}: there is no run to resume, no {CHECKPOINT}{hint}")
+
+
+def read_checkpoint(logdir):
+    """Reads the checkpoint of the run in a directory.
+
+    Returns the state that `write_checkpoint` was given, of which the part `run` is checked. Raises
+    `WrongInput` where there is no run, or its checkpoint is damaged or of another version.
+    """
+    find_run(logdir)
+    filename = os.path.join(logdir, CHECKPOINT)
     with open(filename, "rb") as file:
         content = file.read()
-    archive, digest = content[:-DIGEST_SIZE], content[-DIGEST_SIZE:]
-    if hashlib.sha256(archive).digest() != digest:
+    size = hashlib.sha256().digest_size
+    archive, checksum = content[:-size], content[-size:]
+    if hashlib.sha256(archive).digest() != checksum:
         raise WrongInput(f"{filename} is damaged, or of another version of this program")
     try:
         state = _unpack(archive)
         if state["file"]["format"] != FORMAT:
             raise ValueError(f"its format is {state['file']['format']}, not {FORMAT}")
         _check_run(**state["run"])
-        return state
-    except Exception as error:  # whatever a well-formed file with something else leads to
+    except Exception as error:  # whatever something else with a check sum leads to
         raise WrongInput(f"{filename} is no checkpoint of this program: {error!r}") from error
+    return state
 
 
 def _unpack(archive):
@@ -101,15 +87,14 @@ def _unpack(archive):
         for path in arrays.files:
             part, name = path.split("/")
             value = arrays[path]
-            is_json = value.dtype.kind == "U" and value.shape == ()
-            state.setdefault(part, {})[name] = json.loads(str(value)) if is_json else value
+            state.setdefault(part, {})[name] = (
+                json.loads(str(value)) if value.dtype.kind == "U" else value
+            )
     return state
 
 
 def _check_run(settings, name, step, seconds, evaluations, validation_observations):
     check_name("its name", name)
-    if not all(isinstance(value, (int, float, str)) for value in settings.values()):
-        raise ValueError("its settings are no numbers and names")
     if type(step) is not int or not 0 <= step <= 10**9 or not 0 <= seconds < np.inf:
         raise ValueError(f"it was made after {step} steps and {seconds} seconds")
     steps = np.arange(settings["eval_every"], step + 1, settings["eval_every"])

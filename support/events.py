@@ -1,5 +1,6 @@
 """Event files of TensorBoard that are written on after a kill, a crash or a power cut."""
 
+import contextlib
 import os
 import socket
 import time
@@ -9,43 +10,28 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorboard.compat.proto.event_pb2 import Event
 
-RECORD_OVERHEAD = 16  # bytes: length and two check sums
+OVERHEAD = 16  # bytes of a record beside its event: length and two check sums
 
 
 def open_events(logdir):
-    """Opens the event file of a run, to write at its end, without what is damaged there.
+    """Opens the one event file of the run in a directory, or makes it, to write at its end.
 
-    There is one file for the whole life of a run: so its order doesn't depend on any clock.
-
-    Args:
-        logdir: directory of the run.
+    That a run has one file for life makes the order of its events independent of any clock. What
+    follows a damaged record is cut off, for no program reads it.
 
     Returns:
-        (file, events): unbuffered binary file; list of the `Event`s that it holds.
+        (file, events): unbuffered binary file; list of the `Event`s in it.
 
     Raises:
         OSError: it can't be written.
     """
-    files = sorted(Path(logdir).glob("events.out.tfevents.*"))
     name = f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}"
-    filename = files[-1] if files else Path(logdir, name)
+    filename = max(Path(logdir).glob("events.out.tfevents.*"), default=Path(logdir, name))
     file = open(filename, "ab", buffering=0)
-    events, size = read_events(filename)
-    file.truncate(size)
-    return file, events
-
-
-def read_events(filename):
-    """Reads an event file up to its end or the first record that is damaged.
-
-    Returns:
-        (events, size): list of `Event`s, and how many bytes they take.
-    """
     events, size = [], 0
-    try:
+    with contextlib.suppress(tf.errors.DataLossError, DecodeError):
         for record in tf.data.TFRecordDataset(str(filename)).as_numpy_iterator():
             events.append(Event.FromString(record))
-            size += RECORD_OVERHEAD + len(record)
-    except (tf.errors.DataLossError, DecodeError):
-        pass
-    return events, size
+            size += OVERHEAD + len(record)
+    file.truncate(size)
+    return file, events

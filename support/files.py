@@ -3,25 +3,17 @@
 import contextlib
 import os
 
-from support.errors import WrongInput
+import filelock
 
-try:
-    import fcntl
-except ImportError:  # Windows, where two programs are not kept from one run
-    fcntl = None
+from support.errors import WrongInput
 
 PARTIAL = ".partial"
 
 
 def write_file(filename, content):
-    """Writes a file in one instant: whatever happens, there is the old one or the new one.
+    """Writes bytes to a file in one instant: there always is the old one or the new one.
 
-    Args:
-        filename: path of the file.
-        content: bytes.
-
-    Raises:
-        OSError: it can't be written; an old one is as it was.
+    Raises OSError where it can't be written; an old one is then as it was.
     """
     root, extension = os.path.splitext(filename)
     partial = f"{root}{PARTIAL}{extension}"
@@ -42,33 +34,16 @@ def write_file(filename, content):
 
 
 def lock(directory):
-    """Locks a directory, until it is unlocked or this program ends, however it ends.
+    """Locks a directory until the `FileLock` returned is released, or this program ends.
 
-    Args:
-        directory: path.
-
-    Returns:
-        File descriptor, which `unlock` takes; None on Windows.
-
-    Raises:
-        WrongInput: another program has locked it.
-        OSError: there is no such directory, or it can't be opened.
+    Raises `WrongInput` where another program has locked it, OSError where it can't be written to.
     """
-    if not fcntl:
-        return None
-    descriptor = os.open(directory, os.O_RDONLY)
+    locked = filelock.FileLock(os.path.join(directory, ".lock"))
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
+        locked.acquire(blocking=False)
+    except filelock.Timeout:
         raise WrongInput(f"{directory} is in use by another program") from None
-    return descriptor
-
-
-def unlock(descriptor):
-    """Ends what `lock` began."""
-    if descriptor is not None:
-        os.close(descriptor)
+    return locked
 
 
 def check_name(option, name):

@@ -1,4 +1,4 @@
-"""The command line: every constant of the lesson is an option; wrong input ends in one plain line."""
+"""The command line: each constant of the lesson is an option; wrong input ends in a plain line."""
 
 import argparse
 import contextlib
@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from support.checkpoints import read_checkpoint, versions
+from support.checkpoints import find_run, read_checkpoint, versions
 from support.errors import WrongInput, one_line
-from support.files import check_name, lock, unlock
+from support.files import check_name, lock
 
 ENV = "MountainCar-v0"
-RANGES = {  # of constants that are no whole numbers from 1
+RANGES = {  # of the constants that are not whole numbers from 1
     "discount_factor_gamma": (0.0, 1.0),
     "learning_rate": (1e-12, 1e6),
     "eval_epsilon": (0.0, 1.0),
@@ -42,7 +42,7 @@ def number(smallest, largest):
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Reports wrong input in one line on standard error, and exits with status 2."""
+    """Reports wrong input in one line, with what may have been meant; the exit status is 2."""
 
     def __init__(self, **keywords):
         super().__init__(allow_abbrev=False, **keywords)
@@ -51,20 +51,19 @@ class OneLineParser(argparse.ArgumentParser):
         sys.exit(one_line(message, status=2))
 
     def parse_args(self, argv=None):
-        """As that of `ArgumentParser`, and says what a word that it doesn't know may have meant."""
         args, unknown = self.parse_known_args(argv)
-        for word in unknown:
+        if unknown:
             options = list(self._option_string_actions)
-            meant = difflib.get_close_matches(word.split("=")[0], options, n=1)
-            if word.endswith(".h5") and "--model" in options:
-                meant = [f"--model {word}"]
+            meant = difflib.get_close_matches(unknown[0].split("=")[0], options, n=1)
+            if unknown[0].endswith(".h5") and "--model" in options:
+                meant = [f"--model {unknown[0]}"]
             hint = f"; did you mean {meant[0]}?" if meant else ""
             self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
         return args
 
 
 class Setting(NamedTuple):
-    """What a run is started with and what is recorded of it; `parse` reads it from a string."""
+    """A number that a run is started with; `parse` reads it from a string."""
 
     name: str
     default: object
@@ -73,40 +72,36 @@ class Setting(NamedTuple):
 
 
 def read_settings(namespace):
-    """The settings of a run: the constants at the top of the lesson, environment, seed and model.
+    """The constants at the top of the lesson: a list of `Setting`s.
 
-    Args:
-        namespace: dict of the lesson's global names, such as `globals()` gives. From a line
-            `BATCH_SIZE = 64  # transitions per update` of its source come an option's name,
-            default and meaning.
-
-    Returns:
-        List of `Setting`s.
+    `namespace` is what `globals()` gives there. From a line of its source such as `BATCH_SIZE = 64
+    # transitions per update` come name, default and meaning of an option.
     """
     settings = []
-    for constant, meaning in CONSTANT.findall(Path(namespace["__file__"]).read_text()):
+    lines = dict(CONSTANT.findall(Path(namespace["__file__"]).read_text()))
+    for constant, meaning in lines.items():
         name, value = constant.lower(), namespace[constant]
         if type(value) in (int, float):
-            anything = (-1e300, 1e300) if isinstance(value, float) else (1, 10**9)
-            parse = number(*RANGES.get(name, anything))
-            settings.append(Setting(name, value, meaning, parse))
+            others = (1, 10**9) if type(value) is int else (-1e300, 1e300)
+            settings.append(Setting(name, value, meaning, number(*RANGES.get(name, others))))
     return settings
 
 
 def add_hyperparameters(parser, settings, **keywords):
-    """Gives a parser an option for each setting, None where it isn't given.
+    """Gives a parser an option for each `Setting`, None where it isn't given.
 
-    Args:
-        parser: `argparse.ArgumentParser`.
-        settings: list of `Setting`s.
-        keywords: further arguments of `add_argument`, for all of them.
+    `keywords` are further arguments of `add_argument`, for all of them.
     """
     group = parser.add_argument_group("hyperparameters")
     for name, default, meaning, parse in settings:
+        if f"--{name}" in parser._option_string_actions:
+            parser.error(
+                f"{name.upper()} can't be a constant, --{name} is another option; rename it"
+            )
         group.add_argument(
             f"--{name.replace('_', '-')}",
             type=parse,
-            metavar="X" if name in RANGES or isinstance(default, float) else "N",
+            metavar="X" if name in RANGES or type(default) is float else "N",
             help=f"{meaning.replace('%', '%%')} (default: {default})",
             **keywords,
         )
@@ -116,7 +111,7 @@ def parse_args(namespace, argv=None):
     """Reads and checks the command line; exits with status 2 if it is wrong.
 
     Args:
-        namespace: dict of the lesson's global names, of which the constants become options.
+        namespace: `globals()` of the lesson, whose constants become options.
         argv: list of options and values; None for the program's own.
 
     Returns:
@@ -139,21 +134,20 @@ def parse_args(namespace, argv=None):
     add("--seed", type=number(0, 2**32 - 1), help="repeats a run (default: a fresh one, printed)")
     add("--env", metavar="ID", help=f"environment (default: {ENV})")
     add("--test", action="store_true", help="check the installation in a few seconds")
-    hyperparameters = read_settings(namespace)
-    add_hyperparameters(parser, hyperparameters)
+    settings = read_settings(namespace)
+    add_hyperparameters(parser, settings)
     args = parser.parse_args(argv)
     args.play = args.view or args.eval or args.images or args.gif is not None
     args.lock = args.state = args.on_checkpoint = None
-    seed = Setting("seed", secrets.randbelow(2**32), "", number(0, 2**32 - 1))
+    settings.append(Setting("env", ENV, "", str))
+    settings.append(Setting("seed", secrets.randbelow(2**32), "", number(0, 2**32 - 1)))
     try:
-        recorded = {} if args.resume is None else read_run(args)
-        complete(args, [*hyperparameters, Setting("env", ENV, "", str), seed], recorded)
+        complete(args, settings, {} if args.resume is None else read_run(args))
         check_args(args)
-    except BaseException as error:
-        unlock(args.lock)
-        if isinstance(error, WrongInput):
-            parser.error(error)
-        raise
+    except WrongInput as error:
+        if args.lock:
+            args.lock.release()
+        parser.error(error)
     return args
 
 
@@ -162,44 +156,32 @@ def read_run(args):
     for option in ("model", "name", "seed", "test", "view", "eval", "images", "gif"):
         if getattr(args, option) not in (None, False):
             raise WrongInput(f"--resume goes on with a run as it was started; leave out --{option}")
-    if os.path.isdir(args.resume):
-        args.lock = lock(args.resume)
+    find_run(args.resume)
+    args.lock = lock(args.resume)
     args.state = read_checkpoint(args.resume)
-    own, others = versions(), args.state["file"]["versions"]
-    changed = [f"{name} {others.get(name)}, now {own[name]}" for name in own]
-    changed = [
-        text for text, name in zip(changed, own, strict=True) if own[name] != others.get(name)
-    ]
-    if changed:
-        one_line(
-            f"warning: {args.resume} was made with {', '.join(changed)}; "
-            "it goes on, but may not end as it would have",
-            status=0,
+    settings, others = args.state["run"]["settings"], args.state["file"]["versions"]
+    if ":" in str(settings.get("env")) and args.env != settings["env"]:
+        raise WrongInput(
+            f"{args.resume} would import a module for its environment; if you trust it, repeat "
+            f"--env {settings['env']}"
         )
-    return args.state["run"]["settings"]
+    now = {name: version for name, version in versions().items() if others.get(name) != version}
+    if now:
+        changed = ", ".join(f"{name} {others.get(name)}, now {now[name]}" for name in now)
+        warning = f"warning: {args.resume} was made with {changed}; it may not end as it would have"
+        one_line(warning, status=0)
+    return settings
 
 
 def complete(args, settings, recorded):
-    """Gives `args` every setting that isn't given, and all of them as `args.settings`.
+    """Gives `args` each of the `Setting`s that isn't given, and all of them as `args.settings`.
 
-    Args:
-        args: what was parsed.
-        settings: list of `Setting`s.
-        recorded: dict of the settings of the run to resume; else empty.
-
-    Raises:
-        WrongInput: a constant is impossible, or contradicts the run to resume.
+    Raises `WrongInput` where one is impossible or contradicts `recorded`, those of a run to resume.
     """
-    model = os.fsencode(args.model or "none").decode(errors="replace")  # as any program can read it
-    other = {setting.name for setting in settings} | {"model"}
-    if recorded and recorded.keys() != other:
-        names = ", ".join(sorted(recorded.keys() ^ other))
-        raise WrongInput(f"{args.resume} was made by a program with other constants: {names}")
-    if ":" in recorded.get("env", "") and args.env != recorded["env"]:
-        raise WrongInput(
-            f"{args.resume} would import a module for its environment; "
-            f"if you trust it, repeat --env {recorded['env']}"
-        )
+    names = {setting.name for setting in settings} | {"model"}
+    if recorded and recorded.keys() != names:
+        others = ", ".join(sorted(recorded.keys() ^ names))
+        raise WrongInput(f"{args.resume} was made by a program with other constants: {others}")
     for name, default, _, parse in settings:
         try:
             value = parse(str(recorded.get(name, default)))
@@ -211,14 +193,17 @@ def complete(args, settings, recorded):
                 f"--{name.replace('_', '-')} {given} contradicts {args.resume}, "
                 f"which runs with {value}; leave it out"
             )
-        if given is None:
-            setattr(args, name, value)
+        setattr(args, name, value if given is None else given)
     args.settings = {setting.name: getattr(args, setting.name) for setting in settings}
-    args.settings["model"] = recorded.get("model", model)
+    model = os.fsencode(args.model or "none").decode(errors="replace")  # as others can read it
+    args.settings["model"] = str(recorded.get("model", model))
 
 
 def check_args(args):
     """Raises `WrongInput` where options contradict each other or name what can't be."""
+    watching = "--view, --eval, --images and --gif"
+    if args.name is not None:
+        check_name("--name", args.name)
     if args.q_validation_size > args.eval_every:
         raise WrongInput(
             f"Q_VALIDATION_SIZE {args.q_validation_size} has to be at most EVAL_EVERY "
@@ -234,35 +219,25 @@ def check_args(args):
             f"{args.resume} has done {args.state['run']['step']} steps, and --max-steps is "
             f"{args.max_steps}; with more, it goes on"
         )
-    if args.name is not None:
-        check_name("--name", args.name)
     if args.model == "":
         raise WrongInput("--model '' is no file")
+    if args.play and not args.model:
+        raise WrongInput(f"{watching} need a trained --model X.h5")
+    if args.play and args.name is not None:
+        raise WrongInput(f"--name names a training, and {watching} only play")
     if args.gif is not None:
         folder = os.path.dirname(args.gif) or "."
         writable = os.path.isdir(folder) and os.access(folder, os.W_OK)
         if not (args.gif.endswith(".gif") and writable) or os.path.isdir(args.gif):
             raise WrongInput(f"--gif {args.gif!r} is no .gif file in a directory to write to")
     if args.images and not os.access(".", os.W_OK):
-        raise WrongInput(f"--images can't write to the current directory, {os.getcwd()}")
-    if args.play and not args.model:
-        raise WrongInput("--view, --eval, --images and --gif need a trained --model X.h5")
-    if args.play and args.name is not None:
-        raise WrongInput(
-            "--name names a training, and --view, --eval, --images and --gif only play"
-        )
+        raise WrongInput("--images can't write to the current directory")
 
 
 def self_test(main, namespace, env_id):
     """Trains for a few hundred steps in a temporary directory, then loads and evaluates that.
 
-    Args:
-        main: function that does what `parse_args` returns.
-        namespace: as for `parse_args`.
-        env_id: name of the environment.
-
-    Raises:
-        OSError: the loaded network isn't the trained one.
+    `main` does what `parse_args` returns. Raises OSError where the two don't agree.
     """
     same = ["--env", env_id, "--seed", "1", "--eval-steps", "1000"]
     short = "--name test --train-start 100 --q-validation-size 200 --eval-every 400 --max-steps 400"

@@ -16,12 +16,12 @@ from tqdm import tqdm
 
 from support.checkpoints import write_checkpoint
 from support.errors import WrongInput
-from support.files import PARTIAL, lock, unlock
+from support.files import PARTIAL, lock
 from support.options import ENV
 
 
 class Evaluation(NamedTuple):
-    """What one evaluation found; `seconds` is the training time up to it."""
+    """What an evaluation found; `seconds` is the training time up to it."""
 
     step: int
     episode_return_avg: float
@@ -30,11 +30,7 @@ class Evaluation(NamedTuple):
 
 
 class Variables:
-    """The numbers of a network or an optimizer, as a part of a run's state.
-
-    Args:
-        variables: list of Keras variables.
-    """
+    """The numbers of a network or an optimizer, a list of Keras variables, as part of a run."""
 
     def __init__(self, variables):
         self.variables = variables
@@ -44,49 +40,49 @@ class Variables:
         return {str(i): np.asarray(variable) for i, variable in enumerate(self.variables)}
 
     def set_state(self, state):
-        """Takes what `get_state` has given; raises ValueError if it doesn't fit."""
-        shapes = [variable.shape for variable in self.variables]
-        others = [array.shape for array in state.values()]
-        if shapes != others:
-            raise ValueError(f"arrays of the shapes {others}, where this program's are {shapes}")
-        for variable, array in zip(self.variables, state.values(), strict=True):
-            variable.assign(array)
+        """Takes what `get_state` has given; raises ValueError where the shapes differ."""
+        own, other = [v.shape for v in self.variables], [v.shape for v in state.values()]
+        if own != other:
+            raise ValueError(f"it has the shapes {other}, and this program's has {own}")
+        for variable, value in zip(self.variables, state.values(), strict=True):
+            variable.assign(value)
 
 
 class Run:
-    """A training run, from its first step or a checkpoint until its end or Ctrl-C.
+    """A training run, from its first step or its checkpoint up to its end or Ctrl-C.
 
-    As a context manager it lets Ctrl-C and SIGTERM stop the run after the step that it is at (a
-    second one ends the program at once), and says in the end how to go on or to watch the result.
+    In a `with` statement, Ctrl-C and SIGTERM end it after the next step (a second one, the program
+    at once), and it says how to go on or how to watch what it has learned.
 
     Args:
         args: what `parse_args` returns.
 
     Attributes:
-        logdir: directory of the run, NAME-log.
-        name: its name.
+        logdir, name: its directory, NAME-log, and its name.
         settings: dict of the numbers and strings that it is started with.
-        step: the training step that it is at, counted from 1.
+        step: training step that it is at, counted from 1.
         last: whether that is the last one.
+        resumed: whether it goes on from a checkpoint.
         evaluations: list of `Evaluation`s so far.
         validation_observations: array over which avg_max_q_value is taken; None before it is drawn.
     """
 
     def __init__(self, args):
-        self.settings = args.settings
-        self.max_steps = args.max_steps
-        self.checkpoint_every = args.checkpoint_every
-        self.on_checkpoint = args.on_checkpoint
-        self.name = args.name
-        self.logdir, self.lock, self.state = args.resume, args.lock, args.state
+        self.settings, self.max_steps = args.settings, args.max_steps
+        self.checkpoint_every, self.on_checkpoint = args.checkpoint_every, args.on_checkpoint
+        self.name, self.logdir, self.state, self.lock = (
+            args.name,
+            args.resume,
+            args.state,
+            args.lock,
+        )
         self.resumed = args.resume is not None
         self.step = self.saved_step = 0
         self.last = False
-        self.stop_signal = None
-        self.log = None  # until it has begun
         self.evaluations = []
         self.validation_observations = None
         self.started = time.perf_counter()
+        self.log = self.stop_signal = None
 
     def begin(self, env, model, target_model, replay_buffer, log):
         """Makes the run's directory, or brings everything to the state of its checkpoint.
@@ -94,8 +90,7 @@ class Run:
         Args:
             env: `Replayable` environment in which the agent learns.
             model, target_model: Keras models.
-            replay_buffer: `ReplayBuffer`.
-            log: `TrainingLog`, which begins.
+            replay_buffer, log: `ReplayBuffer` and `TrainingLog`.
 
         Returns:
             The observation at which the agent begins or goes on.
@@ -114,12 +109,15 @@ class Run:
             "log": log,
         }
         if self.resumed:
-            self._restore()
-            print(f"Resumed {self.logdir} at step {self.step}")
+            self._restore(env, replay_buffer)
         else:
             env.reset()
             self._create()
-            print(f"Created {self.logdir}")
+        print(
+            f"Resumed {self.logdir} at step {self.step}"
+            if self.resumed
+            else f"Created {self.logdir}"
+        )
         log.begin(self)
         self.log = log
         return env.observation
@@ -132,44 +130,38 @@ class Run:
             yield self.step
 
     def add_evaluation(self, step, episode_return_avg, avg_max_q_value):
-        """Notes an evaluation, floats; the next checkpoint holds it."""
+        """Remembers what an evaluation at a training step found, two floats."""
         seconds = time.perf_counter() - self.started
-        self.evaluations.append(
-            Evaluation(step, episode_return_avg, float(avg_max_q_value), seconds)
-        )
+        found = Evaluation(step, episode_return_avg, float(avg_max_q_value), seconds)
+        self.evaluations.append(found)
 
     @property
     def best(self):
         """The first `Evaluation` with the highest average return; one of step 0 before any."""
-        known = [e for e in self.evaluations if np.isfinite(e.episode_return_avg)]
-        nothing = Evaluation(0, -np.inf, np.nan, 0.0)
-        return max(known, key=lambda e: e.episode_return_avg, default=nothing)
+        known = [found for found in self.evaluations if np.isfinite(found.episode_return_avg)]
+        none = Evaluation(0, -np.inf, np.nan, 0.0)
+        return max(known, key=lambda found: found.episode_return_avg, default=none)
 
     def end_step(self, done):
-        """Writes a checkpoint when it is time to: at the end of an episode, and of the run."""
+        """Writes a checkpoint at the end of the run and, when it is time to, of an episode."""
         every = self.checkpoint_every
         if self.last or (done and self.step // every > self.saved_step // every):
             self.save()
 
     def save(self):
-        """Writes the checkpoint.
-
-        Raises:
-            FloatingPointError: the network's weights are not finite.
-            OSError: the file can't be written.
-        """
+        """Writes a checkpoint; raises FloatingPointError where weights are not finite, OSError."""
         state = {name: part.get_state() for name, part in self.parts.items()}
         if not all(np.isfinite(weights).all() for weights in state["model"].values()):
             raise FloatingPointError(f"the weights are not finite at step {self.step}")
         if self.log:
-            self.log.sync()  # a checkpoint stands on curves that are on the disk
+            self.log.logger.sync()  # the curves up to a checkpoint are on the disk before it is
         write_checkpoint(self.logdir, state)
         self.saved_step = self.step
         if self.on_checkpoint and self.step:
             self.on_checkpoint(self.step)
 
     def get_state(self):
-        """What the run itself adds to its checkpoint: a dict of arrays and JSON values."""
+        """What the run itself remembers: a dict of arrays and JSON values."""
         return {
             "settings": self.settings,
             "name": self.name,
@@ -189,62 +181,51 @@ class Run:
         self.validation_observations = state["validation_observations"]
 
     def _create(self):
-        """Makes the directory of a new run, with a first checkpoint."""
-        start = time.strftime("%m-%d-%H-%M")
+        """Makes the directory of a new run: complete, with a first checkpoint, or not at all."""
+        start, chosen = time.strftime("%m-%d-%H-%M"), self.name
         others = (f"{start}-{number}" for number in itertools.count(2))
-        for name in [self.name] if self.name else itertools.chain([start], others):
-            logdir = f"{name}-log"
-            # Renamed when it is complete: a run can be resumed from its first instant on.
-            self.name, self.logdir = name, f".{logdir}-{secrets.token_hex(8)}"
+        for self.name in [chosen] if chosen else itertools.chain([start], others):
+            logdir = f"{self.name}-log"
+            if os.path.lexists(logdir):
+                continue
+            self.logdir = f".{logdir}-{secrets.token_hex(8)}"
             try:
-                if os.path.lexists(logdir):
-                    continue
                 os.mkdir(self.logdir)
-                self.lock = lock(self.logdir)
                 self.save()
                 os.rename(self.logdir, logdir)
-                self.logdir = logdir
-                return
             except OSError as error:
-                if not os.path.lexists(logdir):  # else another program was sooner
-                    raise WrongInput(
-                        f"{logdir} can't be made: {error.strerror or error}"
-                    ) from error
-            finally:
-                if self.logdir != logdir:
-                    unlock(self.lock)
-                    self.lock = None
-                    shutil.rmtree(self.logdir, ignore_errors=True)
-        raise WrongInput(f"--name {name}: {logdir} exists; choose another name")
+                shutil.rmtree(self.logdir, ignore_errors=True)
+                if os.path.lexists(logdir):  # another program was sooner
+                    continue
+                raise WrongInput(f"{logdir} can't be made: {error.strerror or error}") from error
+            self.logdir, self.lock = logdir, lock(logdir)
+            return
+        raise WrongInput(f"--name {chosen}: {chosen}-log exists; choose another name")
 
-    def _restore(self):
+    def _restore(self, env, replay_buffer):
         """Gives every part its state; clears away what a kill has left behind."""
         for name, part in self.parts.items():
             try:
                 part.set_state(self.state[name])
             except Exception as error:  # whatever the state of something else leads to
-                reason = str(error) if type(error) is ValueError else repr(error)
+                reason = error if type(error) is ValueError else repr(error)
                 raise WrongInput(f"{self.logdir} can't be resumed: its {name}: {reason}") from error
-        env, size = self.parts["env"], self.settings["q_validation_size"]
+        size, actions = self.settings["q_validation_size"], replay_buffer.transitions["actions"]
         drawn = (size, *env.observation_space.shape) if self.step >= size else ()
-        transitions = self.parts["replay_buffer"].transitions
-        for fits in (
-            self.parts["replay_buffer"].added == self.step,
-            np.isin(transitions["actions"], range(env.action_space.n)).all(),
-            np.shape(self.validation_observations) == drawn,
+        if (
+            replay_buffer.added != self.step
+            or not np.isin(actions, range(env.action_space.n)).all()
+            or np.shape(self.validation_observations) != drawn
         ):
-            if not fits:
-                raise WrongInput(f"{self.logdir} can't be resumed: its parts don't fit together")
+            raise WrongInput(f"{self.logdir} can't be resumed: its parts don't fit together")
         for filename in os.listdir(self.logdir):
             if filename.endswith((f"{PARTIAL}.h5", f"{PARTIAL}.npz")):
                 os.remove(os.path.join(self.logdir, filename))
 
     def __enter__(self):
-        main = threading.current_thread() is threading.main_thread()  # others can't handle signals
-        self.handlers = {
-            number: signal.signal(number, self._receive)
-            for number in ((signal.SIGINT, signal.SIGTERM) if main else ())
-        }
+        main = threading.current_thread() is threading.main_thread()  # the only one to get signals
+        numbers = (signal.SIGINT, signal.SIGTERM) if main else ()
+        self.handlers = {number: signal.signal(number, self._receive) for number in numbers}
         return self
 
     def _receive(self, number, frame):
@@ -258,7 +239,8 @@ class Run:
             signal.signal(number, handler)
         if self.log:
             self.log.close()
-        unlock(self.lock)
+        if self.lock:
+            self.lock.release()
         if kind is FloatingPointError:
             where = f"the last good checkpoint is {self.logdir}'s of step {self.saved_step}"
             raise FloatingPointError(f"{error}; {where}") from error
@@ -269,7 +251,6 @@ class Run:
             model = shlex.quote(os.path.join(self.logdir, f"{self.name}-best.h5"))
             env = "" if self.settings["env"] == ENV else f" --env {self.settings['env']}"
             print(
-                f"The best evaluation was that of step {self.best.step}, with "
-                f"episode_return_avg {self.best.episode_return_avg:.3f}. To watch it:\n"
-                f"python run.py --model {model}{env} --view"
+                f"Best: episode_return_avg {self.best.episode_return_avg:.3f} at step "
+                f"{self.best.step}. To watch it: python run.py --model {model}{env} --view"
             )

@@ -24,14 +24,9 @@ MAX_SECONDS = 10  # HDF5 can read a damaged file for ever
 
 
 def load_weights(model, filename):
-    """Gives a model the weights of a snapshot that Keras 2 or 3 wrote, the article's own included.
+    """Gives a Keras model the weights of an .h5 file of Keras 2 or 3, the article's own included.
 
-    Args:
-        model: Keras model; without an error, its weights change.
-        filename: .h5 file.
-
-    Raises:
-        WrongInput: the file is no readable snapshot, or one of another network.
+    Raises `WrongInput`, and changes nothing, where it is no readable snapshot of such a network.
     """
     layers, weights = read_snapshot(filename)
     own_layers = [type(layer).__name__ for layer in model.layers]
@@ -40,48 +35,36 @@ def load_weights(model, filename):
             f"{filename} has the layers {', '.join(layers)}; "
             f"only weights for {', '.join(own_layers)} can be loaded"
         )
-    shapes = [weight.shape for weight in weights]
-    own_shapes = [weight.shape for weight in model.get_weights()]
-    if shapes != own_shapes:
+    shapes, own = ([weight.shape for weight in each] for each in (weights, model.get_weights()))
+    if shapes != own:
         raise WrongInput(
             f"{filename} has weights of the shapes {shapes}; "
-            f"the network for this environment has {own_shapes}"
+            f"the network for this environment has {own}"
         )
     model.set_weights(weights)
 
 
 def read_snapshot(filename):
-    """Reads a snapshot in a process of its own.
+    """Reads an .h5 file in a process of its own.
 
-    Args:
-        filename: .h5 file.
-
-    Returns:
-        (layers, weights): class names of the layers, empty if the file doesn't tell, and the
-        weight arrays in the order of `keras.Model.get_weights`.
-
-    Raises:
-        WrongInput: the file is no readable snapshot.
+    Returns (layers, weights): class names of the layers, empty if the file doesn't tell, and the
+    arrays in the order of `keras.Model.get_weights`. Raises `WrongInput` where it is no snapshot.
     """
     if os.path.isdir(filename):
-        found = sorted(name for name in os.listdir(filename) if name.endswith(".h5"))
-        hint = f"; its snapshots are {', '.join(found)}" if found else ""
-        raise WrongInput(f"{filename} is a directory{hint}")
+        found = ", ".join(sorted(name for name in os.listdir(filename) if name.endswith(".h5")))
+        raise WrongInput(f"{filename} is a directory; its snapshots are: {found or 'none'}")
     if not os.path.isfile(filename):
         raise WrongInput(f"there is no file {filename}")
     command = [sys.executable, "-m", "support.snapshots", os.path.abspath(filename)]
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # threads reserve address space
-    try:
-        reader = subprocess.run(
-            command, capture_output=True, timeout=MAX_SECONDS, env=environment, cwd=ROOT
-        )
+    settings = {"env": {**os.environ, "OPENBLAS_NUM_THREADS": "1"}, "cwd": ROOT}  # few threads,
+    try:  # because they reserve address space
+        reader = subprocess.run(command, capture_output=True, timeout=MAX_SECONDS, **settings)
     except subprocess.TimeoutExpired:
         raise WrongInput(f"{filename} can't be read within {MAX_SECONDS} seconds") from None
-    if reader.returncode == 2:
-        reason = reader.stderr.decode(errors="replace").strip()
-        raise WrongInput(f"{filename} is no readable snapshot: {reason}")
     if reader.returncode:
-        raise WrongInput(f"{filename} is no readable snapshot: the HDF5 library fails on it")
+        reason = reader.stderr.decode(errors="replace") if reader.returncode == 2 else ""
+        reason = reason.strip() or "the HDF5 library fails on it"
+        raise WrongInput(f"{filename} is no readable snapshot: {reason}")
     with np.load(io.BytesIO(reader.stdout), allow_pickle=False) as archive:
         layers, *weights = [archive[name] for name in archive.files]
     return layers.tolist(), weights
@@ -95,14 +78,9 @@ class MemoryFile(h5py.File):
 
 
 def write_snapshot(filename, model):
-    """Writes an .h5 file that `keras.models.load_model` opens, too, with a check sum of the weights.
+    """Writes a Keras model as an .h5 file that `keras.models.load_model` opens, too.
 
-    Args:
-        filename: path of the file.
-        model: Keras model.
-
-    Raises:
-        OSError: the file can't be written; an old one is as it was.
+    A check sum of the weights is added. Raises OSError where the file can't be written.
     """
     content = io.BytesIO()
     with MemoryFile(content, "w") as file:

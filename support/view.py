@@ -35,12 +35,7 @@ def has_display():
 
 
 class Window(gym.wrappers.HumanRendering):
-    """Shows an environment in a window; closing it does what Ctrl-C does.
-
-    Args:
-        env: environment made with render_mode "rgb_array".
-        title: of the window.
-    """
+    """Shows an environment, made with render_mode "rgb_array"; closing it does what Ctrl-C does."""
 
     def __init__(self, env, title):
         super().__init__(env)
@@ -92,12 +87,10 @@ class Frames(gym.Wrapper):
             first, *others = self.gif_frames
             fps = self.metadata.get("render_fps", 30)
             ends = [round(100 * n / fps) for n in range(len(self.gif_frames) + 1)]
-            durations = [10 * (end - start) for start, end in itertools.pairwise(ends)]  # ms
-            content = io.BytesIO()
-            first.save(
-                content, "GIF", save_all=True, append_images=others, duration=durations, loop=0
-            )
-            write_file(self.gif, content.getvalue())
+            pace = [10 * (end - start) for start, end in itertools.pairwise(ends)]  # milliseconds
+            gif = io.BytesIO()
+            first.save(gif, "GIF", save_all=True, append_images=others, duration=pace, loop=0)
+            write_file(self.gif, gif.getvalue())
             print(f"Saved {self.gif}")
             self.gif_frames = []
         super().close()

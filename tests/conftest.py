@@ -8,7 +8,14 @@ import gymnasium as gym
 import keras
 import pytest
 
+from support.options import parse_args
+
 ROOT = Path(run.__file__).parent
+
+
+def main(words):
+    """Does what `python run.py WORDS` does, in this process; returns what `run.main` does."""
+    return run.main(parse_args(vars(run), words.split()))
 
 
 def pytest_addoption(parser):
@@ -40,6 +47,13 @@ def command(tmp_path, monkeypatch, capsys):
             runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
         except SystemExit as error:
             status = error.code or 0
+        except BaseException:
+            try:
+                sys.excepthook(*sys.exc_info())  # as Python does at the end of a program
+            except SystemExit as error:
+                status = error.code
+            else:
+                raise
         captured = capsys.readouterr()
         return status, captured.out, captured.err
 

@@ -55,10 +55,8 @@ WRONG = {
     "--max-steps 99999999999": "'99999999999' is no whole number",
     "--seed -1": "'-1' is no whole number from 0",
     "--seed 4294967296": "'4294967296' is no whole number from 0 to 4294967295",
-    "--batch-size 3000": "BATCH_SIZE 3000 has to be at most TRAIN_START 2000",
-    "--train-start 20000": "TRAIN_START 20000 has to be at most Q_VALIDATION_SIZE 10000",
-    "--replay-buffer-size 5000": "10000 has to be at most REPLAY_BUFFER_SIZE 5000",
     "--eval-every 5000": "Q_VALIDATION_SIZE 10000 has to be at most EVAL_EVERY 5000",
+    "--train-start 2": "MAX_STEPS 2 has to be more than TRAIN_START 2, the first step that learns",
     "--name taken": "taken-log exists",
     "--name a/b": "'a/b' is no plain file name",
     "--name ..": "'..' is no plain file name",
@@ -75,7 +73,13 @@ WRONG = {
     "--model cart-pole-1.h5 --eval --name x": "--name names a training",
     "--model cart-pole-1.h5 --gif cart-pole-1.h5": "is no .gif file",
     "--model cart-pole-1.h5 --gif nowhere/car.gif": "in a directory to write to",
-    "--max-step 5": "--max-step 5",
+    "--max-step 5": "--max-step 5; did you mean --max-steps?",
+    "--veiw": "unrecognized arguments: --veiw; did you mean --view?",
+    "--view cart-pole-1.h5": "did you mean --model cart-pole-1.h5?",
+    "--model snapshots": "snapshots is a directory; its snapshots are: a-1.h5, b-best.h5",
+    "--model taken-log": "taken-log is a directory; its snapshots are: none",
+    "--resume done": "no checkpoint.npz; there is done-log",
+    "--name=-x": "'-x' is no plain file name",
     "5": "unrecognized arguments: 5",
 }
 
@@ -85,10 +89,16 @@ def test_wrong_input_ends_in_one_line_and_makes_nothing(arguments, command, tmp_
     (tmp_path / "text.h5").write_text("weights")
     (tmp_path / "taken-log").mkdir()
     (tmp_path / "folder.gif").mkdir()
+    (tmp_path / "snapshots").mkdir()
+    for name in ("b-best.h5", "a-1.h5", "notes.txt"):
+        (tmp_path / "snapshots" / name).touch()
+    (tmp_path / "done-log").mkdir()
+    (tmp_path / "done-log" / "checkpoint.npz").touch()
     run.save_model(run.create_model(gym.make("CartPole-v1")), 1, tmp_path, "cart-pole")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     words = arguments.split(" ") if "=" not in arguments else [arguments]
-    status, _, errors = command("--max-steps", 1, *words)  # ends soon where it isn't refused
+    soon = ["--max-steps", 2, "--train-start", 1]  # ends soon where it isn't refused
+    status, _, errors = command(*(soon if "--resume" not in words else []), *words)
     assert status == 2
     assert errors.startswith("run.py: ")
     assert WRONG[arguments] in errors

@@ -5,19 +5,18 @@ import resource
 import time
 from pathlib import Path
 
-import gymnasium as gym
-import numpy as np
 import pytest
+from conftest import main
 
-import run
-import snapshots
-from checkpoints import CHECKPOINT, CheckpointError, read_checkpoint
-from snapshots import SnapshotError, read_snapshot
+from support import snapshots
+from support.checkpoints import CHECKPOINT, read_checkpoint
+from support.errors import WrongInput
+from support.snapshots import read_snapshot
 
 RUN = (
     "--name x --seed 3 --train-start 100 --batch-size 16 --q-validation-size 200 "
     "--max-steps 400 --eval-every 400 --eval-steps 450"
-).split()
+)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +24,7 @@ def run_directory(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(folder)
-        run.main(run.parse_args(RUN))
+        main(RUN)
     return folder / "x-log"
 
 
@@ -81,13 +80,12 @@ def test_damaged_checkpoints_are_refused_or_load_as_they_were(run_directory, tmp
     others = [path.read_bytes() for path in run_directory.iterdir() if path.name != CHECKPOINT]
 
     def read():
-        description, arrays = read_checkpoint(str(tmp_path))
-        return description, {name: array.tobytes() for name, array in arrays.items()}
+        return repr(read_checkpoint(str(tmp_path)))
 
     filename = tmp_path / CHECKPOINT
     filename.write_bytes(intact)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    loaded, refused = read_all(filename, intact, others, 1000, read, CheckpointError)
+    loaded, refused = read_all(filename, intact, others, 1000, read, WrongInput)
     assert loaded + refused == 1000
     assert refused > 500
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20
@@ -105,7 +103,7 @@ def test_damaged_snapshots_are_refused_or_load_as_they_were(run_directory, tmp_p
         _, weights = read_snapshot(str(filename))
         return [weight.tobytes() for weight in weights]
 
-    loaded, refused = read_all(filename, intact, others, count, read, SnapshotError)
+    loaded, refused = read_all(filename, intact, others, count, read, WrongInput)
     assert loaded + refused == count
     assert refused > count / 4
     print(f"{refused} damaged snapshots refused, {loaded} loaded as they were")
@@ -117,26 +115,16 @@ def test_a_changed_weight_is_noticed(run_directory, tmp_path):
     place = content.index(weights[2].tobytes())
     content[place + 100] ^= 1
     (tmp_path / "x.h5").write_bytes(content)
-    with pytest.raises(SnapshotError, match="check sum"):
+    with pytest.raises(WrongInput, match="check sum"):
         read_snapshot(str(tmp_path / "x.h5"))
 
 
-def test_a_damaged_checkpoint_or_one_of_another_network_ends_in_one_line(command, tmp_path):
-    assert command(*RUN)[0] == 0
+def test_a_damaged_checkpoint_ends_in_one_line(command, tmp_path):
+    assert command(*RUN.split())[0] == 0
     checkpoint = Path("x-log") / CHECKPOINT
-    intact = checkpoint.read_bytes()
-    arrays = dict(np.load(checkpoint))
-    network = {**arrays, "model/0": np.zeros((4, 32), np.float32)}
-    buffer = {**arrays, "replay_buffer/rewards": np.zeros(7, np.float32)}
-    missing = {name: array for name, array in arrays.items() if name != "replay_buffer/added"}
-    pickled = {**arrays, "episode_actions": np.array([gym.Env], object)}
-    for changed in (intact[:-100], network, buffer, missing, pickled):
-        if isinstance(changed, bytes):
-            checkpoint.write_bytes(changed)
-        else:
-            np.savez(checkpoint, **changed)
-        before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-        status, _, errors = command("--resume", "x-log", "--max-steps", 500)
-        assert (status, errors.count("\n")) == (2, 1)
-        assert errors.startswith("run.py: x-log")
-        assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    status, _, errors = command("--resume", "x-log", "--max-steps", 500)
+    assert (status, errors.count("\n")) == (2, 1)
+    assert errors.startswith("run.py: x-log")
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before

@@ -3,6 +3,7 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+from conftest import main
 
 import run
 
@@ -46,13 +47,15 @@ def optimal_q_values():
 @pytest.mark.slow
 def test_training_finds_the_optimal_q_values_of_a_corridor(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    # Q-learning learns the optimal policy while it acts at random: epsilon is 1.
-    args = run.parse_args(
-        f"--name corridor --seed 0 --discount-factor-gamma {GAMMA} --train-epsilon 1 "
-        "--train-start 200 --q-validation-size 500 --replay-buffer-size 2000 "
-        "--target-update-every 100 --max-steps 6000 --eval-every 6000 --eval-steps 1000".split()
+    monkeypatch.setitem(
+        gym.registry, "Corridor-v0", gym.envs.registration.EnvSpec("Corridor-v0", Corridor)
     )
-    episode_return_avg = run.start_training(args, Corridor(), Corridor())
+    # Q-learning learns the optimal policy while it acts at random: epsilon is 1.
+    episode_return_avg = main(
+        f"--env Corridor-v0 --name corridor --seed 0 --discount-factor-gamma {GAMMA} "
+        "--train-epsilon 1 --train-start 200 --q-validation-size 500 --replay-buffer-size 2000 "
+        "--target-update-every 100 --max-steps 6000 --eval-every 6000 --eval-steps 1000"
+    )
     env = Corridor()
     model = run.load_or_create_model(env, "corridor-log/corridor-6000.h5")
     q_values = run.predict(env, model, np.eye(LENGTH, dtype=np.float32))

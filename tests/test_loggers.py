@@ -37,7 +37,7 @@ def test_scalars_are_readable_as_soon_as_they_are_logged(logger, tmp_path):
 
 def test_hyperparameters_are_recorded_for_the_hparams_page(logger, tmp_path):
     settings = {"learning_rate": 0.001, "seed": 7, "env": "MountainCar-v0"}
-    logger.log_hyperparameters(settings, metrics=["loss"])
+    logger.log_hyperparameters("x", settings, metrics=["loss"])
     metadata = read(tmp_path).SummaryMetadata("_hparams_/session_start_info")
     content = metadata.plugin_data.content
     recorded = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
@@ -46,20 +46,45 @@ def test_hyperparameters_are_recorded_for_the_hparams_page(logger, tmp_path):
     assert recorded["env"].string_value == "MountainCar-v0"
 
 
-def test_a_log_line_at_the_end_of_an_episode_when_enough_steps_have_passed(
-    logger, tmp_path, capsys
-):
-    log = TrainingLog(log_every=250)
-    log.open(logger, max_steps=1000)
+class Run:
+    """What a log wants to know of a run."""
+
+    name, max_steps, step, resumed = "x", 1000, 0, False
+
+    def __init__(self, logdir, **attributes):
+        self.logdir, self.evaluations, self.settings = logdir, [], {"batch_size": 64, "seed": 1}
+        vars(self).update(attributes)
+
+
+def info(episode_return, episode_steps, seconds):
+    """What Gymnasium's RecordEpisodeStatistics tells at the end of an episode."""
+    return {"episode": {"r": episode_return, "l": episode_steps, "t": seconds}}
+
+
+@pytest.fixture
+def log(tmp_path):
+    """Begins a log with so many steps between lines."""
+    opened = []
+
+    def begin(log_every):
+        log = TrainingLog(log_every)
+        log.begin(Run(tmp_path))
+        opened.append(log)
+        return log
+
+    yield begin
+    for log in opened:
+        log.close()
+
+
+def test_a_log_line_at_the_end_of_an_episode_when_enough_steps_have_passed(log, tmp_path, capsys):
+    log = log(log_every=250)
     for step in range(1, 601):
-        log.step(-1.0)
-        if step % 100 == 0:
-            log.end_episode(step, loss=1 / step)
-    log.close()
+        log.step(step, 1 / step, info(-100.0, 100, 2.0) if step % 100 == 0 else {})
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(" in ")[0] for line in lines] == [
-        "episode 3 steps 100/300 loss 0.0033333 return -100.0",
-        "episode 6 steps 100/600 loss 0.0016667 return -100.0",
+    assert [line.split(" GB")[0].rsplit(" ", 1)[0] for line in lines] == [
+        "episode 3 steps 100/300 loss 0.0033333 return -100.0 in 2.00s 50.0 steps/s",
+        "episode 6 steps 100/600 loss 0.0016667 return -100.0 in 2.00s 50.0 steps/s",
     ]
     assert set(scalars(tmp_path)) == {
         "episode_return",
@@ -72,24 +97,34 @@ def test_a_log_line_at_the_end_of_an_episode_when_enough_steps_have_passed(
     assert scalars(tmp_path)["episode_return"] == [(300, -100.0), (600, -100.0)]
 
 
-def test_no_loss_is_logged_before_there_is_one(logger, tmp_path, capsys):
-    log = TrainingLog(log_every=1)
-    log.open(logger, max_steps=10)
-    log.step(1.0)
-    log.end_episode(1, loss=None)
+def test_no_loss_is_logged_before_there_is_one(log, tmp_path, capsys):
+    log(log_every=1).step(1, None, info(1.0, 1, 1.0))
     assert "loss none yet return 1.0" in capsys.readouterr().out
     assert "loss" not in scalars(tmp_path)
 
 
-def test_the_time_of_an_evaluation_is_not_the_episodes(logger, tmp_path, monkeypatch):
+def test_a_loss_that_is_not_finite_ends_the_run(log):
+    with pytest.raises(FloatingPointError, match="the loss is inf at step 7"):
+        log(log_every=1).step(7, float("inf"), {})
+
+
+def test_the_time_of_an_evaluation_is_not_the_episodes(log, tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
-    log = TrainingLog(log_every=1)
-    log.open(logger, max_steps=10)
-    now[0] += 2.0
-    log.step(0.0)
+    log = log(log_every=1)
     with log.evaluating():
         now[0] += 100.0
-    log.end_episode(1, loss=0.0)
-    assert scalars(tmp_path)["episode_seconds"] == [(1, 2.0)]
-    assert scalars(tmp_path)["steps_per_second"] == [(1, 0.5)]
+    log.step(1, 0.0, info(0.0, 1, 102.0))
+    log.step(2, 0.0, info(0.0, 1, 4.0))
+    assert scalars(tmp_path)["episode_seconds"] == [(1, 2.0), (2, 4.0)]
+    assert scalars(tmp_path)["steps_per_second"] == [(1, 0.5), (2, 0.25)]
+
+
+def test_settings_that_change_nothing_about_learning_are_no_column(tmp_path):
+    settings = {"batch_size": 64, "log_every": 1, "checkpoint_every": 2, "snapshot_every": 3}
+    log = TrainingLog(1)
+    log.begin(Run(tmp_path, settings=settings))
+    log.close()
+    content = read(tmp_path).SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    recorded = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
+    assert set(recorded) == {"batch_size"}

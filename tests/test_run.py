@@ -1,11 +1,14 @@
 """What the functions of the lesson promise."""
 
+from pathlib import Path
+
 import gymnasium as gym
 import keras
 import numpy as np
 import pytest
 
 import run
+from support.options import parse_args, read_settings
 
 
 class Scripted(gym.Env):
@@ -90,13 +93,41 @@ def cart_pole_model():
 
 
 def test_options_default_to_the_constants_and_help_lists_them(capsys):
-    args = run.parse_args([])
-    assert len(args.hyperparameters) == 15
-    for name, value in args.hyperparameters.items():
-        assert value == getattr(run, name.upper())
+    args = parse_args(vars(run), [])
+    settings = read_settings(vars(run))
+    assert len(settings) == 15
+    for setting in settings:
+        assert getattr(args, setting.name) == getattr(run, setting.name.upper()) == setting.default
     with pytest.raises(SystemExit):
-        run.parse_args(["--help"])
+        parse_args(vars(run), ["--help"])
     text = " ".join(capsys.readouterr().out.split())
-    for name, value in args.hyperparameters.items():
+    for name, default, meaning, _ in settings:
+        assert len(meaning) > 10
         assert f"--{name.replace('_', '-')} " in text
-        assert f"(default: {value})" in text
+        assert f"{meaning} (default: {default})" in text
+
+
+def lesson(tmp_path, *lines):
+    """Global names of a lesson with these lines."""
+    names = {"__file__": str(tmp_path / "lesson.py")}
+    (tmp_path / "lesson.py").write_text("\n".join([Path(run.__file__).read_text(), *lines]))
+    exec("\n".join(lines), names)
+    return {**vars(run), **names}
+
+
+def test_a_constant_that_a_reader_adds_is_an_option(tmp_path, capsys):
+    names = lesson(
+        tmp_path, "DECAY = 0.5  # what is left, in %", "LAYERS = 2", "WORD = 'no number'"
+    )
+    args = parse_args(names, ["--decay", "-0.25"])
+    assert (args.decay, args.layers) == (-0.25, 2)
+    assert (args.settings["decay"], args.settings["layers"]) == (-0.25, 2)
+    with pytest.raises(SystemExit):
+        parse_args(names, ["--help"])
+    assert "what is left, in % (default: 0.5)" in capsys.readouterr().out
+
+
+def test_a_constant_edited_to_what_cannot_be_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        parse_args(lesson(tmp_path, "BATCH_SIZE = 0"), [])
+    assert "BATCH_SIZE: '0' is no whole number from 1" in capsys.readouterr().err

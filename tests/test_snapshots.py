@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import run
-from snapshots import SnapshotError, load_weights
+from support.errors import WrongInput
+from support.snapshots import load_weights
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_a_lambda_layer_is_refused_and_never_run(env, model, tmp_path):
     trap.unlink(missing_ok=True)
     hostile.save(tmp_path / "hostile.h5")
     before = model.get_weights()
-    with pytest.raises(SnapshotError, match="Lambda"):
+    with pytest.raises(WrongInput, match="Lambda"):
         load_weights(model, str(tmp_path / "hostile.h5"))
     assert not trap.exists()
     assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), before, strict=True))
@@ -99,7 +100,7 @@ def test_a_pickled_payload_is_refused_and_never_run(model, tmp_path):
         group.create_group("dense").attrs["weight_names"] = [b"kernel:0"]
         group["dense"]["kernel:0"] = np.void(payload)
     for name in ("pickle.h5", "array.h5.npy", "inside.h5"):
-        with pytest.raises(SnapshotError):
+        with pytest.raises(WrongInput):
             load_weights(model, str(tmp_path / name))
     assert not trap.exists()
 
@@ -107,7 +108,7 @@ def test_a_pickled_payload_is_refused_and_never_run(model, tmp_path):
 def test_a_snapshot_of_another_shape_is_refused_with_both_shapes(model, tmp_path):
     cart_pole = run.create_model(gym.make("CartPole-v1"))
     filename = run.save_model(cart_pole, 1, tmp_path, "x")
-    with pytest.raises(SnapshotError, match=r"\(4, 32\).*\(2, 32\)"):
+    with pytest.raises(WrongInput, match=r"\(4, 32\).*\(2, 32\)"):
         load_weights(model, filename)
 
 
@@ -117,7 +118,7 @@ def test_files_that_are_no_snapshots_are_refused(model, tmp_path):
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["numbers"] = np.arange(3)
     for name in ("text.h5", "empty.h5", "other.h5", "missing.h5", "."):
-        with pytest.raises(SnapshotError, match=str(tmp_path)) as error:
+        with pytest.raises(WrongInput, match=str(tmp_path)) as error:
             load_weights(model, str(tmp_path / name))
         assert "\n" not in str(error.value)
 
@@ -126,19 +127,19 @@ def test_a_snapshot_cut_short_is_refused(model, tmp_path):
     filename = run.save_model(model, 1, tmp_path, "x")
     content = (tmp_path / "x-1.h5").read_bytes()
     (tmp_path / "x-1.h5").write_bytes(content[: len(content) // 2])
-    with pytest.raises(SnapshotError):
+    with pytest.raises(WrongInput):
         load_weights(model, filename)
 
 
 def test_a_reader_that_crashes_or_hangs_ends_in_a_line(model, tmp_path, monkeypatch):
     filename = run.save_model(model, 1, tmp_path, "x")
-    monkeypatch.setattr("snapshots.MAX_SECONDS", 0.001)
-    with pytest.raises(SnapshotError, match=r"within 0\.001 seconds"):
+    monkeypatch.setattr("support.snapshots.MAX_SECONDS", 0.001)
+    with pytest.raises(WrongInput, match=r"within 0\.001 seconds"):
         load_weights(model, filename)
     monkeypatch.undo()
     crash = tmp_path / "crash"
     crash.write_text("#!/bin/sh\nkill -SEGV $$\n")
     crash.chmod(0o755)
     monkeypatch.setattr("sys.executable", str(crash))
-    with pytest.raises(SnapshotError, match="HDF5 library fails"):
+    with pytest.raises(WrongInput, match="HDF5 library fails"):
         load_weights(model, filename)

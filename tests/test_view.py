@@ -9,16 +9,15 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from conftest import ROOT, main
 from PIL import Image, ImageSequence
 
 import run
 
-ROOT = Path(run.__file__).parent
 FLAG = 204, 204, 0  # its colour in Mountain Car's picture
 VIEW = "run.py --model {} --seed 1 --view"
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -160,7 +159,7 @@ def test_without_a_display_the_programs_say_so_and_go_on(variables, start, model
 def test_the_gif_is_the_first_episode_and_the_images_are_all_steps(model_file, tmp_path):
     options = f"--model {model_file} --seed 1 --gif car.gif --images --eval-steps 203"
     with contextlib.chdir(tmp_path):
-        run.main(run.parse_args(options.split()))
+        main(options)
     assert check_pictures(tmp_path) == 200
     others = sorted(file.name for file in tmp_path.glob("2_*.png"))
     assert others == ["2_000001.png", "2_000002.png", "2_000003.png"]
