@@ -33,7 +33,7 @@ class ReplayBuffer:
             ("next_observations", dtype, shape),
             ("dones", bool),
         ]
-        self.transitions = np.zeros(size, np.dtype(transition, align=True))
+        self.transitions = np.zeros(size, transition)
 
     def __len__(self):
         return min(self.added, self.size)

@@ -235,11 +235,11 @@ def rewrite(logdir, change):
 
 def test_a_run_of_other_library_versions_resumes_with_a_warning(command, stopped, monkeypatch):
     versions = {**checkpoints.versions(), "keras": "3.0.0"}
-    monkeypatch.setattr(checkpoints, "versions", lambda: versions)
-    rewrite(stopped, lambda state: None)
-    monkeypatch.undo()
+    with monkeypatch.context() as others:
+        others.setattr(checkpoints, "versions", lambda: versions)
+        rewrite(stopped, lambda state: None)
     status, _, errors = command("--resume", stopped, "--max-steps", 310)
-    assert status == 0
+    assert status == 0, errors
     assert re.fullmatch(r"run\.py: warning: x-log was made with keras 3\.0\.0, now .*\n", errors)
 
 
@@ -262,7 +262,7 @@ def test_two_processes_never_share_a_run(command, stopped):
     finally:
         first.kill()
         first.communicate()
-    assert command("--resume", stopped, "--max-steps", 400)[0] == 0
+    assert "has done" in command("--resume", stopped, "--max-steps", 200)[2]
 
 
 def test_a_diverged_run_stops_and_keeps_the_last_good_files(command, monkeypatch):
