@@ -30,7 +30,7 @@ def open_events(logdir):
     file = open(filename, "ab", buffering=0)
     events, size = [], 0
     with contextlib.suppress(tf.errors.DataLossError, DecodeError):
-        for record in tf.data.TFRecordDataset(str(filename)).as_numpy_iterator():
+        for record in tf.data.TFRecordDataset(os.fsencode(filename)).as_numpy_iterator():
             events.append(Event.FromString(record))
             size += OVERHEAD + len(record)
     file.truncate(size)

@@ -40,10 +40,12 @@ class Variables:
         return {str(i): np.asarray(variable) for i, variable in enumerate(self.variables)}
 
     def set_state(self, state):
-        """Takes what `get_state` has given; raises ValueError where the shapes differ."""
+        """Takes what `get_state` has given; raises ValueError where it is something else."""
         own, other = [v.shape for v in self.variables], [v.shape for v in state.values()]
         if own != other:
             raise ValueError(f"it has the shapes {other}, and this program's has {own}")
+        if not all(np.isfinite(value).all() for value in state.values()):
+            raise ValueError("its numbers are not finite")
         for variable, value in zip(self.variables, state.values(), strict=True):
             variable.assign(value)
 

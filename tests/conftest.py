@@ -20,7 +20,7 @@ def main(words):
 
 def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=5, help="how often a run is killed and resumed")
-    parser.addoption("--damages", type=int, default=60, help="how many damaged snapshots are read")
+    parser.addoption("--damages", type=int, default=60, help="how many damaged files are read")
 
 
 @pytest.fixture(scope="module")

@@ -2,14 +2,17 @@
 
 import random
 import resource
+import shutil
 import time
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import main
 
 from support import snapshots
-from support.checkpoints import CHECKPOINT, read_checkpoint
+from support.checkpoints import CHECKPOINT, read_checkpoint, write_checkpoint
 from support.errors import WrongInput
 from support.snapshots import read_snapshot
 
@@ -128,3 +131,61 @@ def test_a_damaged_checkpoint_ends_in_one_line(command, tmp_path):
     assert (status, errors.count("\n")) == (2, 1)
     assert errors.startswith("run.py: x-log")
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+MISSING = object()
+
+
+def something_else(state):
+    """Yields well-formed states that hold something else in one place."""
+    others = [None, True, -1, 1.5, 10**30, "word", [], [1], {}, {"a": 1}, float("nan")]
+    others += [np.zeros(0), np.full(3, np.nan), np.array(["a", "b"]), np.arange(6).reshape(2, 3)]
+    places = [(part, name, None) for part in state if part != "file" for name in state[part]]
+    places += [("run", "settings", name) for name in state["run"]["settings"]]
+    places += [("env", "random", name) for name in state["env"]["random"]]
+    places += [("replay_buffer", "random", name) for name in state["replay_buffer"]["random"]]
+    for part, name, inner in places:
+        array = state[part][name]
+        values = [*others]
+        if isinstance(array, np.ndarray) and array.dtype.names is None:
+            values += [array[:-1] if array.ndim else array + 7, array * np.nan, array + 2**40]
+            values += [array.astype(array.dtype.newbyteorder()), array[np.newaxis]]
+        elif isinstance(array, np.ndarray):
+            wrong = array.copy()
+            wrong["actions"] += 3
+            values += [array[:-1], wrong]
+        for value in [*values, MISSING]:
+            changed = {part: dict(values) for part, values in state.items()}
+            if inner is None and value is MISSING:
+                del changed[part][name]
+            elif inner is None:
+                changed[part][name] = value
+            elif not isinstance(value, np.ndarray):
+                changed[part][name] = {**changed[part][name], inner: value}
+                if value is MISSING:
+                    del changed[part][name][inner]
+            yield f"{part}/{name}/{inner} = {value!r}", changed
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_holds_something_else_is_refused_or_resumed(
+    run_directory, tmp_path, command, request
+):
+    count = request.config.getoption("damages")
+    state = read_checkpoint(str(run_directory))
+    changes = list(something_else(state))
+    random.Random(0).shuffle(changes)
+    found = Counter()
+    for what, changed in changes[:count]:
+        shutil.copytree(run_directory, tmp_path / "x-log", dirs_exist_ok=True)
+        write_checkpoint("x-log", changed)
+        before = (tmp_path / "x-log" / CHECKPOINT).read_bytes()
+        status, _, errors = command("--resume", "x-log", "--max-steps", 410)
+        found[status] += 1
+        assert errors.count("\n") == (status != 0), what
+        diverged = status == 1 and "not finite" in errors or "the loss is" in errors
+        assert status in (0, 2) or diverged, (what, errors)
+        assert status == 0 or (tmp_path / "x-log" / CHECKPOINT).read_bytes() == before
+        shutil.rmtree("x-log")
+    assert found[2] > count / 2
+    print(f"{found[2]} other checkpoints refused, {found[0]} resumed, {found[1]} diverged")

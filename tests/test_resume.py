@@ -1,20 +1,22 @@
 """Nothing is lost: whatever stops a run, --resume takes it to the end that it would have had."""
 
-import json
+import errno
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from conftest import ROOT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from conftest import ROOT
 from support import checkpoints
 from support.checkpoints import read_checkpoint, write_checkpoint
 from support.files import PARTIAL
@@ -24,6 +26,7 @@ SETTINGS = (
     "--train-epsilon 0.3 --max-steps 3000 --eval-every 500 --eval-steps 450 --snapshot-every 400 "
     "--log-every 200 --checkpoint-every 250 --replay-buffer-size 1000"
 ).split()
+PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 TIMINGS = {"episode_seconds", "steps_per_second", "memory_used"}
 # Runs run.py and kills it: at the COUNTth call of FUNCTION, or that many seconds after the first.
 KILLER = """
@@ -52,9 +55,7 @@ def start(*arguments, killer=()):
     program = ["-c", KILLER, *map(str, killer)] if killer else []
     return subprocess.Popen(
         [sys.executable, *program, str(ROOT / "run.py"), *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        **PIPES,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
 
@@ -286,3 +287,117 @@ def test_a_directory_deleted_under_a_training_ends_it_in_a_line(tmp_path):
     status, _, errors = finish(process)
     assert status == 1
     assert re.fullmatch(r"run\.py: x-log/\S+ can't be written: .*No such file.*\n", errors)
+
+
+def test_a_strangers_run_brings_in_no_code_unless_it_is_asked_for(
+    command, stopped, tmp_path, monkeypatch
+):
+    (tmp_path / "payload.py").write_text("open('trap', 'w')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    env = "payload:MountainCar-v0"
+    rewrite(stopped, lambda state: state["run"]["settings"].update(env=env))
+    status, _, errors = command("--resume", stopped, "--max-steps", 310)
+    assert (status, errors.count("\n")) == (2, 1)
+    assert f"if you trust it, repeat --env {env}" in errors
+    assert not os.path.exists("trap")
+    assert command("--resume", stopped, "--max-steps", 310, "--env", env)[::2] == (0, "")
+    assert os.path.exists("trap")
+
+
+def event_file(logdir):
+    (filename,) = Path(logdir).glob("events*")
+    return filename
+
+
+@pytest.mark.parametrize("size", [0, 0.5, 0.97, None])
+def test_curves_that_were_damaged_are_filled_in_from_the_checkpoint(size, command, uninterrupted):
+    arguments = ["--name", "x", "--seed", 3, *SETTINGS, "--max-steps", 2100]
+    assert command(*arguments)[0] == 0
+    if size is None:
+        event_file("x-log").unlink()
+    else:
+        os.truncate(event_file("x-log"), int(size * event_file("x-log").stat().st_size))
+    status, output, errors = command("--resume", "x-log", "--max-steps", 3000)
+    assert (status, errors) == (0, "")
+    assert "The curves in x-log were damaged and lack steps up to 2100" in output
+    events = EventAccumulator("x-log", size_guidance={"scalars": 0}).Reload()
+    for tag in ("episode_return_avg", "avg_max_q_value"):
+        found = [(event.step, event.value) for event in events.Scalars(tag)]
+        assert found == uninterrupted[tag]
+    assert "_hparams_/session_start_info" in events.summary_metadata
+
+
+def test_curves_are_on_the_disk_before_the_checkpoint_that_stands_on_them(command, monkeypatch):
+    order, fsync, replace = [], os.fsync, os.replace
+
+    def synced(descriptor):
+        order.append(os.readlink(f"/proc/self/fd/{descriptor}").rpartition("/")[2])
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", lambda a, b: (order.append(str(b)), replace(a, b)))
+    assert command("--name", "x", "--seed", 3, *SETTINGS, "--max-steps", 1000)[0] == 0
+    checkpoints = [i for i, name in enumerate(order) if name == "x-log/checkpoint.npz"]
+    assert len(checkpoints) == 4
+    for i in checkpoints:
+        assert order[i - 2].startswith("events.out.tfevents")
+        assert order[i - 1] == "checkpoint.partial.npz"
+
+
+def test_a_clock_that_was_set_back_breaks_no_curves(command, uninterrupted, monkeypatch):
+    now, max_steps = time.time, [700, 1600, 2400, 3000]
+    for back, steps in enumerate(max_steps):
+        monkeypatch.setattr(time, "time", lambda back=back: now() - 3600 * back)
+        begin = ["--resume", "x-log"] if back else ["--name", "x", "--seed", 3, *SETTINGS]
+        assert command(*begin, "--max-steps", steps)[::2] == (0, "")
+    for steps in max_steps[:2]:
+        os.remove(f"x-log/x-{steps}.h5") if steps % 400 else None
+    found = content("x-log")
+    for tag in found:
+        assert found[tag] == uninterrupted[tag], tag
+    assert event_file("x-log")
+
+
+def test_what_a_kill_left_behind_does_not_take_a_name(command):
+    os.mkdir(f".x-log-{os.getpid()}")
+    assert command("--name", "x", "--seed", 3, *SETTINGS, "--max-steps", 300)[::2] == (0, "")
+
+
+def test_a_read_only_file_system_ends_in_one_line(command, stopped, monkeypatch):
+    def refuse(*arguments, **options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "x-log/.lock")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    status, _, errors = command("--resume", stopped, "--max-steps", 310)
+    assert (status, errors.count("\n")) == (1, 1)
+    assert "Read-only file system" in errors
+
+
+@pytest.mark.slow
+def test_names_that_are_not_utf_8_work(stopped):
+    shutil.copy("x-log/x-300.h5", "\udcff.h5")
+    os.mkdir("\udcff")
+    shutil.copytree(stopped, "\udcff/x-log")
+    event_file("\udcff/x-log").unlink()
+    started = [
+        start("--model", "\udcff.h5", *SETTINGS, "--max-steps", 110, "--name", "y"),
+        start("--resume", "\udcff/x-log", "--max-steps", 310),
+    ]
+    assert [finish(process)[::2] for process in started] == [(0, ""), (0, "")]
+    assert read_checkpoint("y-log")["run"]["settings"]["model"] == "\ufffd.h5"
+    assert read_checkpoint("\udcff/x-log")["run"]["step"] == 310
+
+
+@pytest.mark.slow
+def test_with_standard_streams_closed_it_works(tmp_path):
+    command = f"{sys.executable} {ROOT / 'run.py'} --seed 3 {' '.join(SETTINGS)} --max-steps 110"
+    closed = ["<&-", ">&-", "2>&-", "<&- 2>&-", "<&- >&- 2>&-"]
+    started = [
+        subprocess.Popen(["sh", "-c", f"exec {command} --name x{i} {streams}"], **PIPES)
+        for i, streams in enumerate(closed)
+    ]
+    for i, process in enumerate(started):
+        output, errors = process.communicate(timeout=300)
+        assert (process.returncode, errors) == (0, "")
+        assert f"Created x{i}-log" in output or ">&- " in f"{closed[i]} ".replace("2>", "")
+        assert read_checkpoint(f"x{i}-log")["run"]["step"] == 110

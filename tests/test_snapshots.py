@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 
 import gymnasium as gym
 import h5py
@@ -143,3 +144,47 @@ def test_a_reader_that_crashes_or_hangs_ends_in_a_line(model, tmp_path, monkeypa
     monkeypatch.setattr("sys.executable", str(crash))
     with pytest.raises(WrongInput, match="HDF5 library fails"):
         load_weights(model, filename)
+
+
+def kernel(file):
+    """Path of the first layer's weights in an open snapshot."""
+    layers = file["model_weights"]
+    layer, *_ = [layer for layer in layers.values() if len(layer.attrs["weight_names"])]
+    return f"{layer.name}/{layer.attrs['weight_names'][0]}"
+
+
+@pytest.mark.parametrize("kind", ["storage", "virtual dataset", "link", "link to a group"])
+def test_the_bytes_of_other_files_are_never_read(kind, model, tmp_path):
+    secret = str(tmp_path / "secret")
+    shutil.copy(run.save_model(model, 1, tmp_path, "x"), secret)
+    with h5py.File(tmp_path / "x-1.h5", "r+") as file:
+        name = kernel(file)
+        del file[name]
+        if kind == "storage":
+            file.create_dataset(name, (2, 32), "f4", external=[(secret, 0, 256)])
+        elif kind == "virtual dataset":
+            layout = h5py.VirtualLayout((2, 32), "f4")
+            layout[:] = h5py.VirtualSource(secret, name, (2, 32), "f4")
+            file.create_virtual_dataset(name, layout)
+        elif kind == "link":
+            file[name] = h5py.ExternalLink(secret, name)
+        else:
+            del file["model_weights"]
+            file["model_weights"] = h5py.ExternalLink(secret, "model_weights")
+    with h5py.File(tmp_path / "x-1.h5") as file:
+        assert file[name][()].any()  # HDF5 brings them in
+    before = model.get_weights()
+    with pytest.raises(WrongInput, match=r"is a link|in another file"):
+        load_weights(model, str(tmp_path / "x-1.h5"))
+    assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), before, strict=True))
+
+
+def test_a_layer_name_never_reaches_the_terminal_as_an_escape_sequence(command, model, tmp_path):
+    run.save_model(model, 1, tmp_path, "x")
+    with h5py.File(tmp_path / "x-1.h5", "r+") as file:
+        config = file.attrs["model_config"].replace('"Multiply"', '"\\u001b[31mLambda\\u0007"')
+        file.attrs["model_config"] = config
+    status, output, errors = command("--model", "x-1.h5", "--eval")
+    assert (status, errors.count("\n")) == (2, 1)
+    assert "\\x1b[31mLambda\\x07" in errors
+    assert "\x1b[31m" not in output + errors

@@ -1,0 +1,96 @@
+"""Which environments are stored and resumed as they were, and which are refused."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from support.checkpoints import read_checkpoint
+
+SHORT = (
+    "--name x --seed 1 --train-start 50 --batch-size 8 --q-validation-size 100 --eval-every 300 "
+    "--eval-steps 50 --max-steps 330"
+).split()
+
+
+class Walk(gym.Env):
+    """A random walk along a line; an episode has 20 to 40 steps."""
+
+    observation_space = gym.spaces.Box(-100.0, 100.0, (2,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def observe(self):
+        return np.array([self.place, self.left], np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place, self.left = 0.0, int(self.np_random.integers(20, 40))
+        return self.observe(), {}
+
+    def step(self, action):
+        self.place += action - self.np_random.random()
+        self.left -= 1
+        return self.observe(), self.place, self.left == 0, False, {}
+
+
+class OneArray(Walk):
+    """Returns the same array every time, with other content."""
+
+    array = np.zeros(2, np.float32)
+
+    def observe(self):
+        self.array[:] = super().observe()
+        return self.array
+
+
+class OwnRandomness(Walk):
+    """Draws from a generator of its own."""
+
+    def step(self, action):
+        self.place += np.random.default_rng().random()
+        return super().step(action)
+
+
+class Outlives(Walk):
+    """What it observes depends on all that it has ever observed."""
+
+    mean = 0.0
+
+    def observe(self):
+        observation = super().observe()
+        self.mean += 0.1 * (self.place - self.mean)
+        return observation - np.float32(self.mean)
+
+
+@pytest.fixture(autouse=True)
+def environments(monkeypatch):
+    for env in (Walk, OneArray, OwnRandomness, Outlives):
+        spec = gym.envs.registration.EnvSpec(f"{env.__name__}-v0", env)
+        monkeypatch.setitem(gym.registry, spec.id, spec)
+
+
+def test_an_environment_that_changes_the_array_it_returned_is_stored_as_it_was(command):
+    found = []
+    for env in ("Walk-v0", "OneArray-v0"):
+        assert command("--env", env, *SHORT, "--name", env)[::2] == (0, "")
+        found.append(read_checkpoint(f"{env}-log")["replay_buffer"]["transitions"])
+    assert found[0].tobytes() == found[1].tobytes()
+    assert (found[0]["observations"] != found[0]["next_observations"]).any(axis=1).all()
+
+
+def test_an_environment_that_can_be_played_again_resumes_in_the_middle_of_an_episode(command):
+    assert command("--env", "Walk-v0", *SHORT)[::2] == (0, "")
+    assert len(read_checkpoint("x-log")["env"]["actions"]) > 0
+    assert command("--resume", "x-log", "--max-steps", 400)[::2] == (0, "")
+    assert command("--env", "Walk-v0", *SHORT, "--name", "y", "--max-steps", 400)[::2] == (0, "")
+    found = [read_checkpoint(f"{name}-log")["replay_buffer"]["transitions"] for name in "xy"]
+    assert found[0].tobytes() == found[1].tobytes()
+
+
+@pytest.mark.parametrize("env", ["OwnRandomness-v0", "Outlives-v0"])
+def test_an_environment_that_cannot_be_played_again_is_refused_on_resuming(env, command):
+    assert command("--env", env, *SHORT)[::2] == (0, "")
+    before = read_checkpoint("x-log")
+    status, _, errors = command("--resume", "x-log", "--max-steps", 400)
+    assert (status, errors.count("\n")) == (2, 1)
+    assert "x-log can't be resumed: its env: its episode, played again, goes another way" in errors
+    assert repr(read_checkpoint("x-log")) == repr(before)
