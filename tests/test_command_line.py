@@ -1,7 +1,12 @@
 """Wrong input: one line with the value and the remedy, status 2, nothing made."""
 
+import subprocess
+import sys
+
 import gymnasium as gym
+import numpy as np
 import pytest
+from conftest import ROOT
 
 import run
 
@@ -104,3 +109,47 @@ def test_wrong_input_ends_in_one_line_and_makes_nothing(arguments, command, tmp_
     assert WRONG[arguments] in errors
     assert errors.count("\n") == 1
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    "program, problem",
+    [
+        ("run.py", "not installed: filelock, gymnasium, keras"),
+        ("see.py", "not installed: filelock, gymnasium, keras"),
+    ],
+)
+def test_without_its_libraries_a_program_says_how_to_install_them(program, problem, tmp_path):
+    # -S leaves out the folder in which pip installs.
+    command = [sys.executable, "-S", ROOT / program]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert result.stderr.startswith(f"{program}: {problem}")
+    assert result.stderr.endswith("; pip install -r requirements.txt\n")
+
+
+def test_see_has_a_help_and_refuses_what_it_does_not_know(tmp_path):
+    for argument, status in [("--help", 0), ("5", 2)]:
+        command = [sys.executable, ROOT / "see.py", argument]
+        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert result.returncode == status
+        expected = "A random agent in Mountain Car" if status == 0 else "arguments: 5\n"
+        assert expected in " ".join((result.stdout + result.stderr).split(" "))
+
+
+@pytest.mark.parametrize("fields", [4, 10**6])
+def test_a_replay_buffer_that_does_not_fit_into_memory_ends_in_one_line(
+    fields, command, tmp_path, monkeypatch
+):
+    class Wide(Continuous):
+        observation_space = gym.spaces.Box(-1, 1, (fields,), np.float64)
+        action_space = gym.spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            return self.observation_space.sample(), {}
+
+    spec = gym.envs.registration.EnvSpec("Wide-v0", Wide)
+    monkeypatch.setitem(gym.registry, "Wide-v0", spec)
+    status, _, errors = command("--env", "Wide-v0", "--replay-buffer-size", 10**9)
+    assert (status, errors.count("\n")) == (2, 1)
+    assert errors.startswith("run.py: too little memory: ")
+    assert list(tmp_path.iterdir()) == []

@@ -6,6 +6,7 @@ import ctypes.util
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -66,7 +67,7 @@ class Screen:
         return values.reshape(600, 800, 4)[:, :, 2::-1]
 
     def close_windows(self):
-        """Sends each window the message that a click on its close button sends."""
+        """Sends each window the message that a click on its close button sends; returns titles."""
         x11, ulong = ctypes.CDLL(ctypes.util.find_library("X11")), ctypes.c_ulong
         x11.XOpenDisplay.restype = ctypes.c_void_p
         x11.XDefaultRootWindow.restype = x11.XInternAtom.restype = ulong
@@ -76,10 +77,14 @@ class Screen:
         x11.XQueryTree(display, ulong(x11.XDefaultRootWindow(display)), *found)
         protocols = x11.XInternAtom(display, b"WM_PROTOCOLS", 0)
         delete = x11.XInternAtom(display, b"WM_DELETE_WINDOW", 0)
+        titles, title = [], (ctypes.c_char_p * 4)()  # XTextProperty, of which the text is first
         for window in windows[: n.value]:
+            x11.XGetWMName(display, ulong(window), ctypes.byref(title))
+            titles.append(title[0].decode())
             client_message = (ulong * 24)(33, 0, 0, 0, window, protocols, 32, delete)
             x11.XSendEvent(display, ulong(window), 0, ctypes.c_long(0), client_message)
         x11.XCloseDisplay(display)
+        return titles
 
 
 @pytest.fixture
@@ -132,12 +137,26 @@ def test_a_window_shows_the_car_moving_until_it_is_closed(
     for _ in range(10):
         picture = screen.pixels()
         wait_until(lambda old=picture: (screen.pixels() != old).any(), program)
-    screen.close_windows()
+    (title,) = screen.close_windows()
     output, errors = program.communicate(timeout=10)
     assert (program.returncode, errors) == (0, "")
     assert NO_DISPLAY not in output
     if "--gif" in command:
+        assert title == f"MountainCar-v0 - {model_file}"
         check_pictures(tmp_path)
+    else:
+        assert title == "MountainCar-v0 - random agent"
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_watching_with_the_average_so_far(start, screen, model_file):
+    program = start(VIEW.format(model_file), DISPLAY=screen.display)
+    while not (line := program.stdout.readline()).startswith("episode 1 return "):
+        assert program.poll() is None
+    program.send_signal(signal.SIGINT)
+    output, errors = program.communicate(timeout=10)
+    assert (program.returncode, errors) == (0, "")
+    assert output.endswith(f"episode_return_avg {float(line.split()[-1]):.3f}\n")
 
 
 @pytest.mark.slow
@@ -146,7 +165,7 @@ def test_without_a_display_the_programs_say_so_and_go_on(variables, start, model
     command = f"{VIEW} --images --eval-steps 200".format(model_file)
     view, see = start(command, **variables), start("see.py", **variables)
     returns = [f"episode {episode} return -200.0" for episode in range(1, 6)]
-    for program, results in (see, returns), (view, ["episode_return_avg -200.000"]):
+    for program, results in (see, returns), (view, [returns[0], "episode_return_avg -200.000"]):
         output, errors = program.communicate(timeout=60)
         lines = output.splitlines()
         assert (program.returncode, errors) == (0, "")
