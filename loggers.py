@@ -1,7 +1,6 @@
 """What a run tells its reader: scalars for TensorBoard, log lines and a progress bar."""
 
 import contextlib
-import os
 import time
 
 import numpy as np
@@ -38,12 +37,9 @@ class TensorBoardLogger:
         self._write(summary=Summary(value=values), step=step)
 
     def log_hyperparameters(self, name, hyperparameters, metrics):
-        """Writes the run's settings for TensorBoard's HParams page, which compares runs.
+        """Writes a run's settings, numbers and strings by name, for TensorBoard's HParams page.
 
-        Args:
-            name: of the run.
-            hyperparameters: dict of names to numbers or strings.
-            metrics: names of the scalars that the page shows beside them.
+        The page compares runs by these and by the scalars named in `metrics`, a list.
         """
         columns = [hparams.HParam(name) for name in hyperparameters]
         results = [hparams.Metric(name) for name in metrics]
@@ -53,10 +49,6 @@ class TensorBoardLogger:
     def log_restart(self, step):
         """Tells TensorBoard that what the file has from `step` on is superseded."""
         self._write(session_log=SessionLog(status=SessionLog.START), step=step)
-
-    def sync(self):
-        """Waits until all is on the disk, safe from a power cut."""
-        os.fsync(self.file.fileno())
 
     def close(self):
         """Closes the event file."""
@@ -103,10 +95,7 @@ class TrainingLog:
                 self._log_evaluation(step, episode_return_avg, avg_max_q_value)
             last_line = ("episode_return", self.last_logged_step)
             if lost or (self.last_logged_step and last_line not in logged):
-                print(
-                    f"The curves in {run.logdir} were damaged and lack steps up to {run.step}; "
-                    f"{len(lost)} evaluations were filled in from the checkpoint."
-                )
+                print(f"Curves in {run.logdir} were lost; {len(lost)} evaluations are filled in.")
         self.bar = tqdm(
             total=run.max_steps, initial=run.step, unit=" steps", disable=None, dynamic_ncols=True
         )

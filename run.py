@@ -33,7 +33,7 @@ CHECKPOINT_EVERY = 10000  # steps between checkpoints, from which --resume goes 
 EVAL_EVERY = 20000  # steps between evaluations
 EVAL_STEPS = 10000  # steps of one evaluation
 EVAL_EPSILON = 0  # probability of a random action in evaluation: fully greedy
-Q_VALIDATION_SIZE = 10000  # observations over which avg_max_q_value is taken
+Q_VALIDATION_SIZE = 10000  # observations whose highest Q-values avg_max_q_value averages
 
 
 def one_hot_encode(n, action):
@@ -45,7 +45,7 @@ def create_model(env, learning_rate=LEARNING_RATE):
     """Builds the Q-network (the article's).
 
     A mask of ones gives the Q-values of all actions in one pass, a one-hot mask only that of one
-    action, so that training changes nothing about the others.
+    action, so that in training the others add nothing to the error.
 
     Args:
         env: environment with vector observations and discrete actions.
@@ -101,9 +101,9 @@ def fit_batch(env, model, target_model, batch, gamma=DISCOUNT_FACTOR_GAMMA):
         Mean squared error over batch and actions before the update, a float32.
     """
     observations, actions, rewards, next_observations, dones = batch
+    # The Bellman equation, Q(s, a) = r + gamma * max Q(s', a') over all a', gives the targets.
     max_next_q_values = tf.reduce_max(predict(env, target_model, next_observations), axis=1)
     max_next_q_values = tf.where(dones, 0.0, max_next_q_values)
-    # The Bellman equation: Q(s, a) = r + gamma * max over a' of Q(s', a')
     targets = tf.cast(rewards, tf.float32) + gamma * max_next_q_values
     masks = one_hot_encode(env.action_space.n, actions)
     with tf.GradientTape() as tape:
@@ -134,8 +134,8 @@ def save_model(model, step, logdir, name, episode_return_avg=None):
     """Saves weights, optimizer and architecture as LOGDIR/NAME-STEP.h5; returns the file's name."""
     filename = os.path.join(logdir, f"{name}-{step}.h5")
     write_snapshot(filename, model)
-    known = "" if episode_return_avg is None else f" episode_return_avg {episode_return_avg:.3f}"
-    tqdm.write(f"Saved {filename}{known}")
+    result = "" if episode_return_avg is None else f" episode_return_avg {episode_return_avg:.3f}"
+    tqdm.write(f"Saved {filename}{result}")
     return filename
 
 
@@ -156,7 +156,7 @@ def evaluate(env, model, steps=EVAL_STEPS, epsilon=EVAL_EPSILON, seed=None):
     returns, episode_return = [], 0.0
     env.action_space.seed(seed)
     observation, _ = env.reset(seed=seed)
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C, or the window was closed
         for _ in tqdm(range(steps), disable=None, position=0, dynamic_ncols=True):
             action = epsilon_greedy_action(env, model, observation, epsilon)
             observation, reward, terminated, truncated, _ = env.step(action)
@@ -189,13 +189,13 @@ def train(env, eval_env, model, run, args):
     target_model.set_weights(model.get_weights())
     replay_buffer = ReplayBuffer(args.replay_buffer_size, env.observation_space, args.seed)
     log = TrainingLog(args.log_every)
-    observation = run.begin(env, model, target_model, replay_buffer, log)
+    observation = run.begin(env, model, target_model, replay_buffer, log)  # reset, or resumed
     loss = None
 
     for step in run.steps():  # on from the last checkpoint, to MAX_STEPS or Ctrl-C
         action = epsilon_greedy_action(env, model, observation, args.train_epsilon)
         next_observation, reward, terminated, truncated, info = env.step(action)
-        done = terminated or truncated
+        done = terminated or truncated  # at the flag, or out of time
         replay_buffer.add(observation, action, reward, next_observation, done)
         observation = next_observation
 
@@ -204,11 +204,11 @@ def train(env, eval_env, model, run, args):
                 target_model.set_weights(model.get_weights())
             batch = replay_buffer.sample(args.batch_size)
             loss = fit_batch(env, model, target_model, batch, gamma=args.discount_factor_gamma)
-        log.step(step, loss, info)
+        log.step(step, loss, info)  # at the end of an episode, info has its return
         if done:
             observation, _ = env.reset()
 
-        if step == args.q_validation_size:
+        if step == args.q_validation_size:  # the same observations for all evaluations
             run.validation_observations, *_ = replay_buffer.sample(args.q_validation_size)
         if step % args.eval_every == 0:
             with log.evaluating():
@@ -221,7 +221,7 @@ def train(env, eval_env, model, run, args):
             run.add_evaluation(step, episode_return_avg, avg_max_q_value)
             if run.best.step == step:
                 save_model(model, "best", run.logdir, run.name, episode_return_avg)
-        if step % args.snapshot_every == 0 or run.last:
+        if step % args.snapshot_every == 0 or run.is_last_step:
             save_model(model, step, run.logdir, run.name)
         run.end_step(done)  # a checkpoint now and then
     return run.evaluations[-1].episode_return_avg if run.evaluations else None
@@ -273,8 +273,8 @@ def main(args):
     if args.play:  # --view, --eval, --images or --gif
         with env:
             average = evaluate(env, model, args.eval_steps, args.eval_epsilon, args.seed)
-        known = np.isfinite(average)
-        print(f"episode_return_avg {average:.3f}" if known else "No episode was completed.")
+        completed = not np.isnan(average)
+        print(f"episode_return_avg {average:.3f}" if completed else "No episode was completed.")
         return average
     with Run(args) as run:
         return train(env, make_env(args), model, run, args)

@@ -6,8 +6,6 @@ processor before its own log level is in force, so standard error is put aside m
 
 import functools
 import os
-import signal
-import threading
 
 import numpy as np
 
@@ -15,19 +13,13 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the CPU is enough
 
-_interrupt = signal.getsignal(signal.SIGINT)
-_main = threading.current_thread() is threading.main_thread()
 _stderr = os.dup(2)
 _nowhere = os.open(os.devnull, os.O_WRONLY)
 os.dup2(_nowhere, 2)
 try:
-    if _main:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends these long imports at once
     import tensorflow as tf
     from absl import logging
 finally:
-    if _main:
-        signal.signal(signal.SIGINT, _interrupt)
     os.dup2(_stderr, 2)
     os.close(_stderr)
     os.close(_nowhere)

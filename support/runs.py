@@ -63,7 +63,7 @@ class Run:
         logdir, name: its directory, NAME-log, and its name.
         settings: dict of the numbers and strings that it is started with.
         step: training step that it is at, counted from 1.
-        last: whether that is the last one.
+        is_last_step: whether no other follows, at MAX_STEPS or after Ctrl-C.
         resumed: whether it goes on from a checkpoint.
         evaluations: list of `Evaluation`s so far.
         validation_observations: array over which avg_max_q_value is taken; None before it is drawn.
@@ -80,7 +80,7 @@ class Run:
         )
         self.resumed = args.resume is not None
         self.step = self.saved_step = 0
-        self.last = False
+        self.is_last_step = False
         self.evaluations = []
         self.validation_observations = None
         self.started = time.perf_counter()
@@ -126,8 +126,8 @@ class Run:
 
     def steps(self):
         """Yields the numbers of the training steps to do."""
-        while not self.last:
-            self.last = self.step + 1 >= self.max_steps or self.stop_signal is not None
+        while not self.is_last_step:
+            self.is_last_step = self.step + 1 >= self.max_steps or self.stop_signal is not None
             self.step += 1
             yield self.step
 
@@ -147,7 +147,7 @@ class Run:
     def end_step(self, done):
         """Writes a checkpoint at the end of the run and, when it is time to, of an episode."""
         every = self.checkpoint_every
-        if self.last or (done and self.step // every > self.saved_step // every):
+        if self.is_last_step or (done and self.step // every > self.saved_step // every):
             self.save()
 
     def save(self):
@@ -156,7 +156,9 @@ class Run:
         if not all(np.isfinite(weights).all() for weights in state["model"].values()):
             raise FloatingPointError(f"the weights are not finite at step {self.step}")
         if self.log:
-            self.log.logger.sync()  # the curves up to a checkpoint are on the disk before it is
+            os.fsync(
+                self.log.logger.file.fileno()
+            )  # curves are on the disk before their checkpoint
         write_checkpoint(self.logdir, state)
         self.saved_step = self.step
         if self.on_checkpoint and self.step:

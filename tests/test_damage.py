@@ -183,7 +183,7 @@ def test_a_checkpoint_that_holds_something_else_is_refused_or_resumed(
         status, _, errors = command("--resume", "x-log", "--max-steps", 410)
         found[status] += 1
         assert errors.count("\n") == (status != 0), what
-        diverged = status == 1 and "not finite" in errors or "the loss is" in errors
+        diverged = "the loss is" in errors or "weights are not finite" in errors
         assert status in (0, 2) or diverged, (what, errors)
         assert status == 0 or (tmp_path / "x-log" / CHECKPOINT).read_bytes() == before
         shutil.rmtree("x-log")
