@@ -28,10 +28,13 @@ SETTINGS = (
 ).split()
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 TIMINGS = {"episode_seconds", "steps_per_second", "memory_used"}
-# Runs run.py and kills it: at the COUNTth call of FUNCTION, or that many seconds after the first.
+# Runs run.py with the clock set back, and kills it: at the COUNTth call of FUNCTION, or, where COUNT
+# is less than 1, three times that many seconds after the first.
 KILLER = """
-import os, runpy, signal, sys, threading
-module, name, count, *sys.argv = sys.argv[1:]
+import os, runpy, signal, sys, threading, time
+module, name, count, back, *sys.argv = sys.argv[1:]
+now = time.time
+time.time = lambda: now() - float(back)
 def kill():
     os.kill(os.getpid(), signal.SIGKILL)
 __import__(module)
@@ -51,9 +54,10 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def start(*arguments, killer=()):
-    """Starts run.py in the current directory, under `KILLER` with the arguments `killer`."""
-    program = ["-c", KILLER, *map(str, killer)] if killer else []
+def start(*arguments, killer=(), back=0):
+    """Starts run.py here, under `KILLER` with the arguments `killer`, the clock `back` seconds."""
+    killer = killer or (("os", "replace", 10**9) if back else ())
+    program = ["-c", KILLER, *map(str, killer), str(back)] if killer else []
     return subprocess.Popen(
         [sys.executable, *program, str(ROOT / "run.py"), *map(str, arguments)],
         **PIPES,
@@ -112,8 +116,11 @@ def in_tmp_path(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(uninterrupted, request):
-    """5 kills, or more with `pytest --kills 100`: the run starts anew whenever it has ended."""
-    choices, kills, ended = random.Random(0), 0, 0
+    """5 kills, or more with `pytest --kills 100`: the run starts anew whenever it has ended.
+
+    At every second start, the clock goes back an hour.
+    """
+    choices, kills, ended, starts = random.Random(0), 0, 0, 0
     on_purpose = [
         ("os", "replace", 3),  # a checkpoint is complete, but has not its name yet
         ("os", "fsync", 3),  # half of one is written
@@ -131,7 +138,8 @@ def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(uninterrupted, 
             if os.path.isdir("x-log")
             else ["--name", "x", "--seed", 3, *SETTINGS]
         )
-        status, _, errors = finish(start(*arguments, killer=killer))
+        starts += 1
+        status, _, errors = finish(start(*arguments, killer=killer, back=3600 * (starts // 2)))
         was_finished = status == 2 and "has done 3000 steps" in errors  # killed at the very end
         assert was_finished or (status, errors) in [(-signal.SIGKILL, ""), (0, "")]
         kills += status == -signal.SIGKILL

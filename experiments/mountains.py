@@ -1,0 +1,240 @@
+"""Other mountains: how far does the car get that was trained on one of them?
+
+    python -m experiments.mountains */*-best.h5 --plot mountains.png --save mountains.csv
+    python -m experiments.mountains mountains.csv --plot mountains.png
+
+Plays trained policies in Mountain Car with more or less gravity, and with a stronger or weaker
+engine, than they were trained with. On every mountain each policy starts where it does in the
+first episodes of `python run.py --model POLICY --eval --seed 0`. For comparison, one that has
+learned nothing and always pushes the way the car rolls plays them, too.
+"""
+
+import sys
+
+if not __package__:
+    print("mountains.py: start it with python -m experiments.mountains", file=sys.stderr)
+    sys.exit(2)
+
+import support.fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps TensorFlow quiet)
+
+import itertools
+import math
+
+import gymnasium as gym
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from tqdm import tqdm
+
+import run
+from experiments.landscape import new_file, readable, save_figure
+from support.errors import WrongInput
+from support.files import write_file
+from support.options import ENV, OneLineParser, number
+from support.snapshots import load_weights
+
+matplotlib.use("Agg")  # to files, without a window
+
+FACTORS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5)  # of gravity and of force
+SEED = 0  # of the episodes' starts
+MAX_EPISODES = 1000
+AXES = ("gravity", "force")
+COLUMNS = ("policy", *AXES, "episodes", "return")
+
+
+def step(car, positions, velocities, actions, gravity, force):
+    """One step of many cars at once, bit for bit what `MountainCarEnv.step` does with one.
+
+    Args:
+        car: Gymnasium's `MountainCarEnv`, of which the constants are taken.
+        positions, velocities: floats of shape (n,).
+        actions: ints of shape (n,).
+        gravity, force: factors of the car's own, shape (n,).
+
+    Returns:
+        (positions, velocities) afterwards.
+    """
+    slopes = np.array([math.cos(angle) for angle in (3 * positions).tolist()])  # np.cos may differ
+    pushes = (actions - 1) * (car.force * force)
+    velocities = velocities + (pushes + slopes * -(car.gravity * gravity))
+    velocities = np.clip(velocities, -car.max_speed, car.max_speed)
+    positions = np.clip(positions + velocities, car.min_position, car.max_position)
+    stopped = (positions == car.min_position) & (velocities < 0)
+    return positions, np.where(stopped, 0.0, velocities)
+
+
+def play(env, choose, episodes, gravity, force):
+    """Mean returns of a policy on several mountains, floats of shape (m,).
+
+    Args:
+        env: Mountain Car, whose constants, time limit and starts are taken.
+        choose: function of observations, float32 (n, 2), to actions, ints (n,).
+        episodes: how many are played on each mountain, int.
+        gravity, force: factors, floats of shape (m,).
+    """
+    car, max_steps = env.unwrapped, env.spec.max_episode_steps
+    starts = []
+    for seed in [SEED] + [None] * (episodes - 1):
+        env.reset(seed=seed)
+        starts.append(car.state[0])
+    positions, velocities = np.tile(starts, len(gravity)), np.zeros(episodes * len(gravity))
+    gravity, force = np.repeat(gravity, episodes), np.repeat(force, episodes)
+    returns, done = np.zeros(len(positions)), np.zeros(len(positions), bool)
+    for _ in range(max_steps):
+        actions = choose(np.stack([positions, velocities], axis=1).astype(np.float32))
+        positions, velocities = step(car, positions, velocities, actions, gravity, force)
+        returns[~done] -= 1
+        done |= (positions >= car.goal_position) & (velocities >= car.goal_velocity)
+    return returns.reshape(-1, episodes).mean(axis=1)
+
+
+def push_as_it_rolls(observations):
+    """Actions of a policy that has learned nothing: pushes to where the car rolls anyway."""
+    return np.where(observations[:, 1] < 0, 0, 2)
+
+
+def measure(env, model, filename, episodes):
+    """Mean returns of a snapshot: pandas.DataFrame of `COLUMNS` with a row per mountain.
+
+    Raises `WrongInput` where it is no snapshot of such a network.
+    """
+    load_weights(model, filename)
+    force, gravity = np.array(list(itertools.product(FACTORS, FACTORS))).T
+    returns = play(
+        env, lambda seen: run.predict(env, model, seen).argmax(axis=1), episodes, gravity, force
+    )
+    values = (readable(filename), gravity, force, episodes, returns)
+    return pd.DataFrame(dict(zip(COLUMNS, values, strict=True)))
+
+
+def read(filename):
+    """Reads what --save has written; raises `WrongInput` where it is something else."""
+    try:
+        results = pd.read_csv(filename, dtype={"policy": str})
+        results = results[[*COLUMNS]]
+        if results.empty or not np.isfinite(results[[*COLUMNS[1:]]].to_numpy(float)).all():
+            raise ValueError("numbers are missing")
+        if not results["episodes"].isin(range(1, MAX_EPISODES + 1)).all():
+            raise ValueError(f"episodes are no whole numbers from 1 to {MAX_EPISODES}")
+    except (OSError, ValueError, KeyError) as error:
+        raise WrongInput(f"{filename} is no .csv that --save has written: {error}") from error
+    return results
+
+
+def check(results):
+    """Raises `WrongInput` where policies have not been to the same mountains once each."""
+    twice = results.duplicated(["policy", *AXES])
+    if twice.any():
+        raise WrongInput(f"{results.loc[twice, 'policy'].iloc[0]} is given twice")
+    returns = results.pivot(index=["policy", "force"], columns="gravity", values="return")
+    whole = len(returns) == results["policy"].nunique() * results["force"].nunique()
+    if not whole or returns.isna().any(axis=None) or not {1.0} <= {*results["force"]} & {*returns}:
+        raise WrongInput(
+            "not every policy has been to the same mountains, that of training included"
+        )
+
+
+def along(results, axis):
+    """Returns along one axis, the other factor being 1: DataFrame of factors x policies."""
+    (other,) = {*AXES} - {axis}
+    line = results[results[other] == 1.0]
+    return line.pivot(index=axis, columns="policy", values="return")
+
+
+def over_policies(results):
+    """Mean return over the policies: DataFrame of force factors x gravity factors."""
+    return results.groupby(["force", "gravity"])["return"].mean().unstack()
+
+
+def reference(env, results):
+    """What `push_as_it_rolls` returns on the same mountains: like `over_policies`."""
+    mean = over_policies(results)
+    force, gravity = np.array(list(itertools.product(mean.index, mean.columns))).T
+    returns = play(env, push_as_it_rolls, int(results["episodes"].max()), gravity, force)
+    return pd.DataFrame(returns.reshape(mean.shape), mean.index, mean.columns)
+
+
+def table(results, rolling):
+    """The tables that are printed, a string; `rolling` is what `reference` returns."""
+    grid = over_policies(results).iloc[::-1].rename_axis(index="force", columns="gravity x")
+    policies, episodes = results["policy"].nunique(), results["episodes"].max()
+    parts = [f"Mean return ({policies} policies, {episodes} episodes of each per mountain)"]
+    parts.append(grid.to_string(float_format="{:.0f}".format))
+    for axis, easy in zip(AXES, (rolling.loc[1.0], rolling[1.0]), strict=True):
+        line = along(results, axis)
+        low, high = line.quantile(0.25, axis=1), line.quantile(0.75, axis=1)
+        bounds = zip(line.mean(axis=1), low, high, strict=True)
+        columns = {
+            f"{axis} x": line.index,
+            "mean return [quartiles]": [f"{mean:.1f} [{a:.1f}, {b:.1f}]" for mean, a, b in bounds],
+            "policies ever at the flag": [f"{share:.0%}" for share in (line > -200).mean(axis=1)],
+            "pushing as it rolls": easy.map("{:.1f}".format),
+        }
+        parts.append(pd.DataFrame(columns).to_string(index=False))
+    return "\n\n".join(parts)
+
+
+def plot(results, rolling):
+    """Draws the mean over the policies as a map, and the policies along its axes.
+
+    Args:
+        results: pandas.DataFrame of `COLUMNS`.
+        rolling: what `reference` returns.
+
+    Returns:
+        Figure of pyplot.
+    """
+    figure, (chart, *panels) = plt.subplots(
+        1, 3, figsize=(12, 4.6), width_ratios=[1.25, 1, 1], layout="constrained"
+    )
+    star = {"marker": "*", "color": "white", "markeredgecolor": "black", "markersize": 18}
+    star |= {"linestyle": "none", "label": "mountain of the training"}
+    mean = over_policies(results)
+    image = chart.pcolormesh(mean.columns, mean.index, mean, cmap="viridis", vmin=-200, vmax=-80)
+    figure.colorbar(image, ax=chart, label="mean return", extend="max")
+    chart.plot(1, 1, **star)
+    chart.set(xlabel="gravity, times that of training", ylabel="force, times that of training")
+    chart.set_title(f"Mean of {results['policy'].nunique()} policies")
+    for panel, axis, easy in zip(panels, AXES, (rolling.loc[1.0], rolling[1.0]), strict=True):
+        line = along(results, axis)
+        panel.plot(line, color="tab:blue", linewidth=0.8, alpha=0.3)[0].set_label("one policy")
+        low, high = line.quantile(0.25, axis=1), line.quantile(0.75, axis=1)
+        panel.fill_between(line.index, low, high, color="tab:blue", alpha=0.25, label="middle half")
+        panel.plot(line.mean(axis=1), color="tab:blue", linewidth=2.5, label="mean of the policies")
+        panel.plot(easy, "--", color="black", linewidth=1.5, label="pushing as it rolls")
+        panel.plot(1, line.loc[1.0].mean(), **star)
+        panel.set(xlabel=f"{axis}, times that of training", title=f"Only {axis} changed")
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("mean return")
+    panels[1].sharey(panels[0])
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower right", ncols=5)
+    return figure
+
+
+def main(argv=None):
+    parser = OneLineParser(prog="mountains", description="Plays policies on other mountains.")
+    add = parser.add_argument
+    add("policies", nargs="+", metavar="X.h5", help="snapshots, or a .csv of --save")
+    add("--episodes", type=number(1, MAX_EPISODES), default=20, help="per mountain (default: 20)")
+    add("--plot", metavar="FILE", type=new_file(".png", ".svg"), help="draw to a .png or .svg file")
+    add("--save", metavar="FILE", type=new_file(".csv"), help="write the returns to a .csv file")
+    args = parser.parse_args(argv)
+    env = gym.make(ENV)
+    model = run.create_model(env)
+    results = pd.concat(
+        read(name) if name.endswith(".csv") else measure(env, model, name, args.episodes)
+        for name in tqdm(args.policies, disable=None, leave=False)
+    )
+    check(results)
+    rolling = reference(env, results)
+    print(table(results, rolling))
+    if args.save is not None:
+        write_file(args.save, results.to_csv(index=False).encode())
+        print(f"Saved {args.save}")
+    if args.plot is not None:
+        save_figure(plot(results, rolling), args.plot)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""What the landscape draws is what the network says and the car does."""
+
+import os
+import subprocess
+import sys
+
+import gymnasium as gym
+import matplotlib
+import numpy as np
+import pytest
+from conftest import ROOT
+from matplotlib import pyplot as plt
+from PIL import Image
+
+import run
+from experiments import landscape, mountains
+
+
+class Walk(gym.Env):
+    """Two numbers without bounds, four actions, and no end."""
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = gym.spaces.Discrete(4)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place = np.array([5.0, 100.0], np.float32)
+        return self.place, {}
+
+    def step(self, action):
+        self.place = self.place + np.float32([0, 1])
+        return self.place, 1.0, False, False, {}
+
+
+gym.register("Walk-v0", Walk)
+
+
+def set_rolling(model):
+    """Gives a network the weights of a policy that pushes the way the car rolls."""
+    zeros = map(np.zeros_like, model.get_weights())
+    first, first_bias, second, second_bias, last, last_bias = zeros
+    first[1, :2] = 1000, -1000
+    second[:2, :2] = np.eye(2)
+    last[:2] = [0, 0, 1], [1, 0, 0]
+    last_bias[:] = 0, 0, 0.001
+    model.set_weights([first, first_bias, second, second_bias, last, last_bias])
+
+
+@pytest.fixture
+def rolling(model, tmp_path, monkeypatch):
+    """rolling.h5 in an empty directory, a policy that gets to the flag; untrained.h5 beside it."""
+    monkeypatch.chdir(tmp_path)
+    run.save_model(model, 0, ".", "untrained")
+    set_rolling(model)
+    run.save_model(model, 0, ".", "rolling")
+    return model
+
+
+def call(main, *arguments):
+    """What a program's exit status would be, after its `main` with these arguments."""
+    try:
+        main([str(argument) for argument in arguments])
+    except SystemExit as error:
+        return error.code
+    except Exception:
+        with pytest.raises(SystemExit) as exit_:
+            sys.excepthook(*sys.exc_info())  # as Python does at the end of a program
+        return exit_.value.code
+    return 0
+
+
+def drawn(monkeypatch, *arguments):
+    """The figure that the program draws."""
+    figures = []
+    monkeypatch.setattr(landscape, "save_figure", lambda figure, _: figures.append(figure))
+    monkeypatch.setattr(plt, "close", lambda _: None)
+    assert call(landscape.main, *arguments, "--plot", "x.png") == 0
+    return figures[0]
+
+
+def test_the_colours_are_what_predict_gives_there(env, rolling, monkeypatch):
+    figure = drawn(monkeypatch, "rolling-0.h5", "untrained-0.h5")
+    above, below = (panel.get_images()[0] for panel in (figure.axes[0], figure.axes[2]))
+    assert above.get_extent() == pytest.approx([-1.2, 0.6, -0.07, 0.07])
+    assert above.origin == below.origin == "lower"
+    rng = np.random.default_rng(0)
+    for column, row in rng.integers(0, landscape.POINTS, (20, 2)):
+        position = -1.2 + 1.8 * (column + 0.5) / landscape.POINTS
+        velocity = -0.07 + 0.14 * (row + 0.5) / landscape.POINTS
+        q_values = run.predict(env, rolling, np.array([[position, velocity]], np.float32))[0]
+        assert above.get_array()[row, column] == pytest.approx(q_values.max(), rel=1e-4)
+        assert below.get_array()[row, column] == q_values.argmax() == (2 if velocity > 0 else 0)
+
+
+def test_all_snapshots_share_one_scale_of_colours(rolling, monkeypatch):
+    figure = drawn(monkeypatch, "rolling-0.h5", "untrained-0.h5")
+    (scale,) = {panel.get_images()[0].get_clim() for panel in figure.axes[:2]}
+    assert scale[0] < scale[1] == 0
+
+
+def test_the_episode_is_the_first_of_an_evaluation_with_that_seed(env, rolling, capsys):
+    assert call(landscape.main, "rolling-0.h5", "--plot", "x.png", "--seed", 7) == 0
+    _, told = capsys.readouterr().out.split("return ")
+    episode_return, steps = float(told.split()[0]), int(told.split()[2])
+    assert -200 < episode_return == -steps
+    assert run.evaluate(env, rolling, steps, seed=7) == episode_return
+    path, played = landscape.play(env, rolling, 7)
+    assert played == episode_return
+    assert path.shape == (steps + 1, 2)
+    assert path[0, 0] == env.reset(seed=7)[0][0]
+    assert path[-1, 0] >= env.unwrapped.goal_position
+
+
+def test_the_picture_tells_snapshots_returns_and_actions(rolling, monkeypatch):
+    figure = drawn(monkeypatch, "rolling-0.h5", "untrained-0.h5")
+    assert figure.axes[0].get_title().startswith("rolling-0.h5\nreturn -1")
+    assert figure.axes[1].get_title() == "untrained-0.h5\nreturn -200"
+    labels = [text.get_text() for text in figure.axes[3].get_legend().get_texts()]
+    assert labels[:3] == ["push left", "no push", "push right"]
+    assert "flag" in labels
+
+
+def test_a_network_that_expects_the_impossible_is_drawn(env, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model.set_weights([weight * 0 + 1 for weight in model.get_weights()])  # all Q-values above 0
+    run.save_model(model, 0, ".", "hope")
+    assert call(landscape.main, "hope-0.h5", "--plot", "x.png") == 0
+
+
+def test_the_picture_is_small(rolling, tmp_path):
+    names = ["rolling-0.h5", "untrained-0.h5"] * 2
+    assert call(landscape.main, *names, "--plot", "a.png") == 0
+    assert (tmp_path / "a.png").stat().st_size < 150_000
+    with Image.open("a.png") as image:
+        assert image.width <= 1440 and image.height <= 720
+
+
+def test_any_two_numbers_can_be_drawn(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "EVAL_STEPS", 50)
+    walk = gym.make("Walk-v0")
+    run.save_model(run.create_model(walk), 0, ".", "walk")
+    figure = drawn(monkeypatch, "walk-0.h5", "--env", "Walk-v0")
+    x, y = figure.axes[0].get_xlim(), figure.axes[0].get_ylim()
+    assert x == (4, 6)  # the first number stays at 5
+    assert y == (95, 155)  # the second goes from 100 to 150
+    assert figure.axes[1].get_legend().get_texts()[3].get_text() == "action 3"
+
+
+def test_any_name_of_a_file_will_do(rolling, tmp_path):
+    name = os.fsdecode(b"$x_1$\n\xff.h5")
+    os.rename("rolling-0.h5", name)
+    assert call(landscape.main, name, "--plot", "x.svg") == 0
+    assert (tmp_path / "x.svg").read_bytes().startswith(b"<?xml")
+    assert call(mountains.main, name, "--save", "x.csv", "--episodes", 1) == 0
+    assert call(mountains.main, "x.csv") == 0
+
+
+@pytest.mark.parametrize(
+    "arguments, problem",
+    [
+        (["rolling-0.h5", "--env", "CartPole-v1"], "its observations have 4 numbers, only 2"),
+        (["rolling-0.h5", "--env", "Nothing-v0"], "--env Nothing-v0"),
+        (["rolling-0.h5", "none.h5"], "there is no file none.h5"),
+        (["text.h5"], "text.h5 is no readable snapshot"),
+        (["rolling-0.h5"] * 9, "9 snapshots don't fit side by side"),
+        (["rolling-0.h5", "--seed", "-1"], "'-1' is no whole number"),
+        (["rolling-0.h5", "--plot", "x.pdf"], "'x.pdf' is no .png or .svg file"),
+        (["rolling-0.h5", "--plot", "none/x.png"], "in a directory to write to"),
+    ],
+)
+def test_wrong_input_is_one_line(arguments, problem, rolling, tmp_path, capsys):
+    (tmp_path / "text.h5").write_text("weights")
+    before = sorted(tmp_path.iterdir())
+    assert call(landscape.main, "--plot", "x.png", *arguments) == 2
+    errors = capsys.readouterr().err
+    assert errors.count("\n") == 1 and problem in errors
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_without_a_display_it_says_to_use_plot(rolling, monkeypatch, capsys):
+    matplotlib.use("Agg")
+    assert call(landscape.main, "rolling-0.h5") == 2
+    errors = capsys.readouterr().err
+    assert errors.count("\n") == 1 and "--plot landscape.png" in errors
+
+
+@pytest.mark.parametrize("name", ["landscape", "mountains"])
+def test_started_as_a_file_it_says_how_to_start_it(name):
+    file = ROOT / "experiments" / f"{name}.py"
+    ended = subprocess.run([sys.executable, file], capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert ended.stderr == f"{name}.py: start it with python -m experiments.{name}\n"

@@ -1,0 +1,150 @@
+"""The returns on other mountains are those of Gymnasium's own car there."""
+
+import itertools
+
+import gymnasium as gym
+import numpy as np
+import pandas as pd
+import pytest
+from test_landscape import call, rolling  # noqa: F401 (a fixture)
+
+import run
+from experiments import mountains
+
+MOUNTAINS = [(1.0, 1.0), (0.5, 1.5), (1.5, 0.7), (1.5, 1.5)]  # gravity, force
+
+
+@pytest.fixture(autouse=True)
+def few_mountains(monkeypatch):
+    monkeypatch.setattr(mountains, "FACTORS", (0.6, 1.0, 1.3))
+
+
+def mountain(gravity, force):
+    env = gym.make("MountainCar-v0")
+    env.unwrapped.gravity *= gravity
+    env.unwrapped.force *= force
+    return env
+
+
+def test_each_step_is_that_of_gymnasium():
+    envs = [mountain(*factors) for factors in MOUNTAINS * 4]
+    gravity, force = np.array(MOUNTAINS * 4).T
+    places = [env.reset(seed=seed) and env.unwrapped.state for seed, env in enumerate(envs)]
+    positions, velocities = np.array(places).T
+    rng, walls = np.random.default_rng(0), 0
+    for start in range(0, 200, 40):
+        fixed = rng.integers(3, size=len(envs))
+        for _ in range(start, start + 40):  # now and then to a wall, now and then at random
+            actions = np.where(rng.random(len(envs)) < 0.9, fixed, rng.integers(3, size=len(envs)))
+            positions, velocities = mountains.step(
+                envs[0].unwrapped.__class__(), positions, velocities, actions, gravity, force
+            )
+            for env, action in zip(envs, actions, strict=True):
+                env.unwrapped.step(int(action))
+            states = np.array([env.unwrapped.state for env in envs]).T
+            assert np.array_equal(states, [positions, velocities])
+            walls += np.count_nonzero((positions == -1.2) & (velocities == 0))
+    assert walls
+
+
+def test_the_means_are_those_of_run_evaluate_there(env, rolling):  # noqa: F811
+    gravity, force = zip(*MOUNTAINS, strict=True)
+    averages = mountains.play(
+        env, lambda seen: run.predict(env, rolling, seen).argmax(axis=1), 4, gravity, force
+    )
+    assert len(set(averages)) == len(MOUNTAINS)
+    for factors, average in zip(MOUNTAINS, averages, strict=True):
+        there, steps = mountain(*factors), round(-4 * average)
+        assert run.evaluate(there, rolling, steps, seed=mountains.SEED) == average
+
+
+def test_every_policy_is_on_every_mountain(rolling, tmp_path):  # noqa: F811
+    arguments = ["rolling-0.h5", "untrained-0.h5", "--episodes", 3, "--save", "x.csv"]
+    assert call(mountains.main, *arguments) == 0
+    results = pd.read_csv("x.csv")
+    assert tuple(results.columns) == mountains.COLUMNS
+    expected = itertools.product(
+        ["rolling-0.h5", "untrained-0.h5"], mountains.FACTORS, [0.6, 1, 1.3]
+    )
+    assert list(results[["policy", "force", "gravity"]].itertuples(index=False)) == list(expected)
+    assert (results["episodes"] == 3).all()
+    assert (results.loc[results["policy"] == "untrained-0.h5", "return"] == -200).any()
+
+
+def test_the_data_gives_the_same_tables_data_and_picture_again(rolling, tmp_path, capsys):  # noqa: F811
+    names, printed = ["rolling-0.h5", "untrained-0.h5"], []
+    for sources, to in ((names, "a"), (names, "b"), (["a.csv"], "c")):
+        files = ["--save", f"{to}.csv", "--plot", f"{to}.png"]
+        assert call(mountains.main, *sources, "--episodes", 3, *files) == 0
+        printed.append(capsys.readouterr().out.split("Saved")[0])
+    assert printed[0] == printed[1] == printed[2]
+    for kind in ("csv", "png"):
+        contents = {(tmp_path / f"{name}.{kind}").read_bytes() for name in "abc"}
+        assert len(contents) == 1
+    assert (tmp_path / "a.png").stat().st_size < 150_000
+
+
+def results(returns):
+    """Results of policies 0, 1, ..., of which each returns the same on all mountains."""
+    rows = [
+        (f"{number}.h5", gravity, force, 5, value)
+        for number, value in enumerate(returns)
+        for force, gravity in itertools.product(mountains.FACTORS, repeat=2)
+    ]
+    return pd.DataFrame(rows, columns=mountains.COLUMNS)
+
+
+def test_the_tables_tell_mean_quartiles_and_who_ever_gets_there():
+    data = results([-200.0, -150.0, -110.0, -100.0, -90.0])
+    flat = mountains.over_policies(data) * 0 - 99
+    grid, gravity, force = mountains.table(data, flat).split("\n\n")[1:]
+    assert grid.count("-130") == 9
+    for lines in (gravity, force):
+        assert lines.count("-130.0 [-150.0, -100.0]") == 3
+        assert lines.count("80%") == 3
+        assert lines.count("-99.0") == 3
+
+
+def test_a_car_that_pushes_as_it_rolls_needs_no_training(env):
+    (average,) = mountains.play(env, mountains.push_as_it_rolls, 10, [1.0], [1.0])
+    assert -150 < average < -100
+
+
+@pytest.mark.parametrize(
+    "arguments, problem",
+    [
+        (["none.h5"], "there is no file none.h5"),
+        (["none.csv"], "none.csv is no .csv that --save has written"),
+        (["other.csv"], "other.csv is no .csv that --save has written"),
+        (["words.csv"], "words.csv is no .csv that --save has written"),
+        (["empty.csv"], "numbers are missing"),
+        (["holes.csv"], "numbers are missing"),
+        (["half.csv"], "half.csv is no .csv that --save has written: episodes"),
+        (["good.csv", "good.csv"], "0.h5 is given twice"),
+        (["fewer.csv"], "not every policy has been to the same mountains"),
+        (["elsewhere.csv"], "not every policy has been to the same mountains"),
+        (["good.csv", "--episodes", "0"], "'0' is no whole number from 1"),
+        (["good.csv", "--save", "x.h5"], "'x.h5' is no .csv file"),
+        (["good.csv", "--plot", "x.csv"], "'x.csv' is no .png or .svg file"),
+    ],
+)
+def test_wrong_input_is_one_line(arguments, problem, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    good = results([-100.0, -120.0])
+    files = {
+        "good": good,
+        "other": good.drop(columns="force"),
+        "words": good.assign(force="strong"),
+        "empty": good.iloc[:0],
+        "holes": good.replace(-120.0, np.nan),
+        "half": good.assign(episodes=0.5),
+        "fewer": good.iloc[:-1],
+        "elsewhere": good[good["gravity"] != 1],
+    }
+    for name, frame in files.items():
+        frame.to_csv(f"{name}.csv", index=False)
+    before = sorted(tmp_path.iterdir())
+    assert call(mountains.main, "--plot", "x.png", "--save", "x.csv", *arguments) == 2
+    errors = capsys.readouterr().err
+    assert errors.count("\n") == 1 and problem in errors
+    assert sorted(tmp_path.iterdir()) == before
