@@ -14,26 +14,26 @@ from experiments import speed
 from experiments.worker import packed_in, unpack
 
 EVALUATION_SHARE = 1.15  # time of a training compared with that of its steps alone
+QUICK = 20000  # steps that take less than a minute anyway
 
 
-def announce(trainings, done):
-    """Prints how much there is to train, on how many cores, and about how long it takes.
+def announce(trainings, steps):
+    """Prints how many trainings a grid has, and how many steps to go, ints."""
+    count = f"{trainings} training{'s' if trainings > 1 else ''}"
+    print(f"{count} with {steps:,} steps to go; starting Ray" if steps else f"{count}, all done")
 
-    Args:
-        trainings: list of `list_trainings`.
-        done: dict of their names to the steps that each has done before, ints.
-    """
-    left = [t["max_steps"] - done[t["name"]] for t in trainings if done[t["name"]] < t["max_steps"]]
-    steps = sum(left)
-    text = f"{len(trainings)} training{'s' if len(trainings) > 1 else ''}"
-    if not left:
-        print(f"{text}, all done")
-        return
-    cores = min(int(ray.cluster_resources().get("CPU", 1)), len(left))
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        rate = speed.measure("tutorial", steps=1000)
-    minutes = math.ceil(EVALUATION_SHARE * steps / rate / cores / 60)
-    print(f"{text} with {steps:,} steps to go, {cores} at a time: about {minutes} min", flush=True)
+
+def estimate(trainings, steps):
+    """Prints how many trainings, of those to be trained, run at a time, and about how long."""
+    cores = min(int(ray.cluster_resources().get("CPU", 1)), trainings)
+    print(f"{cores} at a time: ", end="", flush=True)
+    minutes = 1
+    if steps > QUICK * cores:
+        print("measuring the speed ... ", end="", flush=True)
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            rate = speed.measure("tutorial", steps=1000)
+        minutes = math.ceil(EVALUATION_SHARE * steps / rate / cores / 60)
+    print(f"about {minutes} min", flush=True)
 
 
 class Display(tune.Callback):
@@ -50,7 +50,7 @@ class Display(tune.Callback):
 
     def __init__(self, folder, trainings, done):
         self.folder = folder
-        self.max_steps = {training["name"]: training["max_steps"] for training in trainings}
+        self.max_steps = {t["name"]: t["hyperparameters"]["max_steps"] for t in trainings}
         self.done = done
         self.retries = 0
         self.bar = None

@@ -8,48 +8,50 @@ that died go on from their last checkpoint. Tables, plot and run directories com
 experiments/report.py explains them.
 """
 
+import sys
+
+if not __package__:
+    print("grid.py: start it with python -m experiments.grid", file=sys.stderr)
+    sys.exit(2)
+
+import support.fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps TensorFlow quiet)
+
 import contextlib
 import io
-import itertools
 import json
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import socket
-import sys
 from pathlib import Path
 
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports: no traceback
-
-import fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps TensorFlow quiet)
-
 import run
-from checkpoints import CheckpointError, lock, write_file
-from command_line import OneLineParser, WrongInput, check_name, make_env, number, one_line
+from support.environments import make_env
+from support.errors import ROOT, WrongInput, one_line
+from support.files import check_name, lock, write_file
+from support.options import ENV, OneLineParser, add_hyperparameters, number, read_settings
+from support.options import parse_args as parse_run_args
 
 # For Ray, before it is imported: no statistics over the network, and no event files of its own,
 # which TensorBoard would take for further trainings.
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # which prints whatever the verbosity
-try:
-    import ray
-    from ray import tune
 
-    from experiments import report
-    from experiments.display import Display, announce
-    from experiments.worker import pack, packed_in, steps_done, train_one, unpack
-except ModuleNotFoundError as missing:
-    install = "pip install -r experiments/requirements.txt"
-    sys.exit(one_line(f"no module {missing.name}: {install}", status=2))
+import ray
+from ray import tune
 
-ROOT = Path(run.__file__).parent
+from experiments import report
+from experiments.display import Display, announce, estimate
+from experiments.trainings import list_trainings, read_trainings
+from experiments.worker import pack, packed_in, read_run, train_one, unpack
+
 RETRIES = 5  # of a training that died, with its worker or its node
 WORKER = {  # what a worker needs to know: our modules, and that it has one core
     "working_dir": str(ROOT),
-    "excludes": ["*", "!.", "!*.py", "!experiments"],
+    "excludes": ["*", "!.", "!*.py", "!requirements.txt", "!support", "!experiments"],
     "env_vars": {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"},
 }
 
@@ -67,112 +69,95 @@ def parse_args(argv=None):
     parser = OneLineParser(
         prog="grid",
         description="Trains combinations of hyperparameters, each with many seeds; compares them.",
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("--name", help="name of the grid, for its directory NAME-grid")
     add("--resume", metavar="NAME", help="go on with a grid that was stopped or killed")
-    add("--seeds", type=number(1, 10**6), default=10, help="trainings per setting (default: 10)")
-    add("--first-seed", type=number(0, 2**31), default=0, help="lowest seed (default: 0)")
-    add("--env", metavar="ID", default="MountainCar-v0", help="environment (default: %(default)s)")
+    add("--seeds", type=number(1, 10**6), help="trainings per setting (default: 10)")
+    add("--first-seed", type=number(0, 2**31), help="lowest seed (default: 0)")
+    add("--env", metavar="ID", help=f"environment (default: {ENV})")
     add("--cores", type=number(1, 10**6), metavar="N", help="cores to use (default: all)")
     add("--address", help="use the Ray cluster at this address, instead of this machine alone")
     add("--storage", help="path or URL that all its nodes can write to, for checkpoints")
-    add("--format", choices=["png", "svg"], default="png", help="of the plot (default: png)")
-    names = run.add_hyperparameters(parser, nargs="+", default=None)
+    add("--format", choices=["png", "svg"], help="of the plot (default: png)")
+    settings = read_settings(vars(run))
+    add_hyperparameters(parser, settings, nargs="+")
     args = parser.parse_args(argv)
-    given = {name for name, value in vars(args).items() if value != parser.get_default(name)}
-    if args.resume is not None:
-        for name in sorted(given - {"resume", "cores", "address", "storage", "format"}):
-            option = name.replace("_", "-")
-            parser.error(f"--resume goes on with a grid as it was begun; leave out --{option}")
-    elif args.name is None:
-        parser.error("--name NAME is missing; NAME-grid will be the directory of the results")
-    if args.address is not None:
-        check_address(parser, args)
-    if args.storage is not None and "://" not in args.storage:
-        if not (os.path.isdir(args.storage) and os.access(args.storage, os.W_OK)):
-            parser.error(f"--storage {args.storage!r} is no directory to write to")
-        args.storage = os.path.abspath(args.storage)
-    name = args.name if args.resume is None else args.resume
-    check_name(parser, "--name" if args.resume is None else "--resume", name)
-    args.folder = Path(f"{name}-grid")
-    description = args.folder / "grid.json"
-    if args.resume is not None:
-        if not description.is_file():
-            parser.error(f"--resume {name}: there is no grid to go on with: no file {description}")
-        try:
-            args.trainings = json.loads(description.read_text())
-            for training in args.trainings:
-                check_name(parser, f"{description}: a run", training["name"])
-        except (KeyError, TypeError, ValueError) as error:
-            parser.error(f"{description} is damaged: {error!r}")
-        return args
-    if os.path.lexists(args.folder):
-        parser.error(f"{args.folder} exists; choose another --name, or --resume {name}")
     try:
-        make_env(args.env).close()
+        check_cluster(args)
+        name = args.name if args.resume is None else args.resume
+        if name is None:
+            raise WrongInput("--name NAME is missing; NAME-grid will be the directory of results")
+        check_name("--name" if args.resume is None else "--resume", name)
+        args.folder = Path(f"{name}-grid")
+        if args.resume is not None:
+            args.trainings = resumed_trainings(args, settings)
+        elif os.path.lexists(args.folder):
+            raise WrongInput(f"{args.folder} exists; choose another --name, or --resume {name}")
+        else:
+            options = {s.name: getattr(args, s.name) or [s.default] for s in settings}
+            first = args.first_seed or 0
+            seeds = range(first, first + (args.seeds or 10))
+            args.trainings = list_trainings(name, options, seeds, args.env or ENV)
+            check_name("a run would be named", args.trainings[-1]["name"])
+        env = f"--env={args.trainings[0]['env']}"
+        make_env(parse_run_args(vars(run), [env])).close()
     except WrongInput as error:
         parser.error(error)
-    options = {name: getattr(args, name) for name in names if name in given}
-    seeds = range(args.first_seed, args.first_seed + args.seeds)
-    args.trainings = list_trainings(options, seeds, args.env)
-    for training in args.trainings:
-        check_name(parser, "a run would be named", training["name"])
     return args
 
 
-def check_address(parser, args):
-    """Ends the program where nothing answers at the address of the cluster."""
-    if args.storage is None:
-        parser.error("--address needs --storage, a path or URL that all nodes can write to")
-    if args.cores is not None:
-        parser.error("--cores counts this machine's; with --address, leave it out")
-    host, _, port = args.address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, ValueError, OverflowError) as error:
-        parser.error(f"--address {args.address!r} is no HOST:PORT of a `ray start --head`: {error}")
+def check_cluster(args):
+    """Raises `WrongInput` where nothing answers at the cluster's address, or nothing can store."""
+    if args.address is not None:
+        if args.storage is None:
+            raise WrongInput("--address needs --storage, a path or URL that all nodes can write to")
+        if args.cores is not None:
+            raise WrongInput("--cores counts this machine's; with --address, leave it out")
+        host, _, port = args.address.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except (OSError, ValueError, OverflowError) as error:
+            what = f"--address {args.address!r} is no HOST:PORT of a `ray start --head`"
+            raise WrongInput(f"{what}: {error}") from error
+    if args.storage is not None and "://" not in args.storage:
+        if not (os.path.isdir(args.storage) and os.access(args.storage, os.W_OK)):
+            raise WrongInput(f"--storage {args.storage!r} is no directory to write to")
+        args.storage = os.path.abspath(args.storage)
 
 
-def list_trainings(options, seeds, env_id):
-    """All trainings of a grid in the order in which they begin: the settings take turns.
+def resumed_trainings(args, settings):
+    """The trainings of the grid to resume.
 
     Args:
-        options: dict of hyperparameters to lists of values.
-        seeds: the seeds, ints.
-        env_id: name of the environment.
+        args: what was parsed.
+        settings: list of `Setting`s.
 
-    Returns:
-        List of dicts: the `setting`, a string; `env` and `seed`; `name` of the run; its
-        `max_steps`; and its command line for run.py, `argv`.
+    Raises:
+        WrongInput: there is no such grid, or it is damaged, or contradicts other options.
     """
-    settings = list(itertools.product(*(dict.fromkeys(values) for values in options.values())))
-    trainings = []
-    shown = [name for name, values in options.items() if len(settings) == 1 or len(values) > 1]
-    constants = run.parse_args([]).hyperparameters
-    for seed, values in itertools.product(seeds, settings):
-        chosen = dict(zip(options, values, strict=True))
-        labels = [f"{name}={chosen[name]}" for name in shown]
-        name = ",".join([*labels, f"seed={seed}"])
-        argv = ["--name", name, "--seed", str(seed), "--env", env_id]
-        for option, value in (constants | chosen).items():
-            argv += [f"--{option.replace('_', '-')}", str(value)]
-        trainings.append(
-            {
-                "setting": ",".join(labels) or report.AS_IN_RUN,
-                "env": env_id,
-                "seed": seed,
-                "name": name,
-                "max_steps": (constants | chosen)["max_steps"],
-                "argv": argv,
-            }
+    for name, value in vars(args).items():
+        allowed = ("resume", "env", "cores", "address", "storage", "format", "folder")
+        if value is not None and name not in allowed:
+            option = name.replace("_", "-")
+            raise WrongInput(f"--resume goes on with a grid as it was begun; leave out --{option}")
+    filename = args.folder / "grid.json"
+    if not filename.is_file():
+        raise WrongInput(f"--resume {args.resume}: there is no grid to go on with: no {filename}")
+    trainings = read_trainings(filename, settings)
+    env_id = trainings[0]["env"]
+    if args.env not in (None, env_id):
+        raise WrongInput(f"--env {args.env} contradicts {filename}, whose environment is {env_id}")
+    if ":" in env_id and args.env is None:
+        raise WrongInput(
+            f"{filename} would import a module for its environment; if you trust it, repeat "
+            f"--env {env_id}"
         )
     return trainings
 
 
 def train_all(args):
-    """Trains with Ray Tune what has not come to its end yet, on from the checkpoints that are here.
+    """Trains what has not come to its end yet, on from the checkpoints that are here.
 
     Args:
         args: what `parse_args` returns.
@@ -181,15 +166,45 @@ def train_all(args):
         dict of the names of the trainings that failed to the reasons, strings.
 
     Raises:
-        CheckpointError: another program trains this grid.
         OSError: a file can't be written.
-        WrongInput: the storage can't be written to; there is no trace of a new grid then.
+        WrongInput: a checkpoint can't be read, there is no Ray, or it can't write to the storage.
     """
-    args.folder.mkdir(exist_ok=args.resume is not None)
-    locked = lock(args.folder)
-    write_file(args.folder / "grid.json", json.dumps(args.trainings, indent=1).encode())
-    done, begun = steps_done(args.folder, args.trainings), {}
-    left = [t for t in args.trainings if done[t["name"]] < t["max_steps"]]
+    done = {t["name"]: read_run(args.folder, t)["step"] for t in args.trainings}
+    left = [t for t in args.trainings if done[t["name"]] < t["hyperparameters"]["max_steps"]]
+    steps = sum(t["hyperparameters"]["max_steps"] - done[t["name"]] for t in left)
+    announce(len(args.trainings), steps)
+    if not left:
+        return {}
+    here = {"address": "local", "num_cpus": args.cores, "include_dashboard": False}
+    cluster = {"address": args.address} if args.address else here
+    interrupts = []
+    signal.signal(signal.SIGINT, lambda *_: interrupts.append(True))  # one can crash ray.init
+    try:
+        ray.init(**cluster, runtime_env=WORKER, log_to_driver=False, logging_level="CRITICAL")
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        problem = f"--address {args.address}: {error}; is RAY_AUTH_MODE the same as there?"
+        raise WrongInput(problem if args.address else error) from error
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        if interrupts:
+            raise KeyboardInterrupt
+        estimate(len(left), steps)
+        with contextlib.redirect_stdout(io.StringIO()):  # Ray's reports of workers that died
+            return tune_all(args, left, done)
+    finally:
+        ray.shutdown()
+
+
+def tune_all(args, left, done):
+    """The part of `train_all` that Ray Tune does.
+
+    Args:
+        args: what `parse_args` returns.
+        left: list of the trainings that have not come to their end.
+        done: dict of the names of all trainings to the steps that each has done, ints.
+    """
+    begun = {}
     for name in (training["name"] for training in left):
         logdir = args.folder / f"{name}-log"
         if done[name]:
@@ -214,10 +229,8 @@ def train_all(args):
             ),
         )
     except Exception as error:  # whatever the library for this kind of storage raises
-        if args.resume is None:
-            shutil.rmtree(args.folder)
         raise WrongInput(f"can't write checkpoints to {storage}: {error}") from error
-    results, failed = tuner.fit() if left else [], {}
+    results, failed = tuner.fit(), {}
     signal.signal(signal.SIGINT, signal.default_int_handler)  # after Ray's
     for result in results:
         reason = (result.metrics or {}).get("failed")
@@ -227,16 +240,14 @@ def train_all(args):
             failed[os.path.basename(result.path)] = reason
         if result.checkpoint:
             unpack(packed_in(result.checkpoint), args.folder)
-    if left:
-        with contextlib.suppress(OSError):  # it may hold what belongs to others on other nodes
-            results.filesystem.delete_dir(results.experiment_path)
+    with contextlib.suppress(OSError):  # it may hold what belongs to others on other nodes
+        results.filesystem.delete_dir(results.experiment_path)
     shutil.rmtree(args.folder / "ray", ignore_errors=True)
-    os.close(locked)
     return failed
 
 
 def collect(args, failed):
-    """Gathers what the runs of a grid have logged.
+    """Gathers the evaluations that the checkpoints of a grid hold.
 
     Args:
         args: what `parse_args` returns.
@@ -245,56 +256,78 @@ def collect(args, failed):
     Returns:
         pandas.DataFrame for `report.summarize`; None while a training has neither come to its end
         nor failed.
+
+    Raises:
+        WrongInput: a checkpoint can't be read.
     """
-    done, rows = steps_done(args.folder, args.trainings), []
+    rows = []
     for training in args.trainings:
-        name = training["name"]
-        if name not in failed and done[name] < training["max_steps"]:
+        name, hyperparameters = training["name"], training["hyperparameters"]
+        state = read_run(args.folder, training)
+        if name not in failed and state["step"] < hyperparameters["max_steps"]:
             return None
         row = {key: training[key] for key in ("setting", "env", "seed")}
-        row["failed"] = failed.get(name)
-        rows += report.read_run(args.folder / f"{name}-log", row)
+        row["failed"] = failed.get(name) or mismatch(training, state)
+        row |= {**hyperparameters, "name": name}
+        rows += [
+            {**row, "step": int(step), "return": episode_return_avg, "seconds": seconds}
+            for step, episode_return_avg, _, seconds in state["evaluations"]
+        ] or [row]
     return report.frame(rows)
+
+
+def mismatch(training, state):
+    """Why what `read_run` gives isn't the end of a training, a string; None if it is."""
+    hyperparameters = training["hyperparameters"]
+    every, max_steps = hyperparameters["eval_every"], hyperparameters["max_steps"]
+    steps = [int(step) for step, *_ in state["evaluations"]]
+    if steps != list(range(every, max_steps + 1, every)):
+        found = f"evaluations at {', '.join(map(str, steps)) or 'no'} steps"
+        return f"{training['name']}-log has {found}, not every {every} up to {max_steps}"
+    settings = {"env": training["env"], "seed": training["seed"], **hyperparameters}
+    other = [name for name in settings if state["settings"].get(name) != settings[name]]
+    return f"{training['name']}-log was trained with another {', '.join(other)}" if other else None
+
+
+def write_results(args, frame):
+    """Writes and prints what a grid has come to; `frame` is what `collect` returns."""
+    frame.to_csv(args.folder / "results.csv", index=False)
+    summary = report.summarize(frame)
+    summary.to_csv(args.folder / "summary.csv", index=False)
+    report.plot(frame, args.folder / f"curves.{args.format or 'png'}")
+    print(report.table(summary, report.reward_threshold(frame)))
+    for (setting, reason), group in frame.groupby(["setting", "failed"], sort=False):
+        seeds = ", ".join(map(str, group["seed"].unique()))
+        print(f"failed: {setting}, seed {seeds}: {reason}")
+    print(f"Wrote {args.folder}")
 
 
 def main(argv=None):
     args = parse_args(argv)
-    here = {"address": "local", "num_cpus": args.cores, "include_dashboard": False}
-    cluster = {"address": args.address} if args.address else here
+    args.folder.mkdir(exist_ok=args.resume is not None)
+    locked = lock(args.folder)
     try:
-        ray.init(**cluster, runtime_env=WORKER, log_to_driver=False, logging_level="CRITICAL")
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        problem = f"--address {args.address}: {error}; is RAY_AUTH_MODE the same as there?"
-        sys.exit(one_line(problem if args.address else error, status=2))
-    try:
-        announce(args.trainings, steps_done(args.folder, args.trainings))
-        with contextlib.redirect_stdout(io.StringIO()):  # Ray's reports of workers that died
-            failed = train_all(args)
+        if args.resume is None:
+            write_file(args.folder / "grid.json", json.dumps(args.trainings, indent=1).encode())
+        frame = collect(args, train_all(args))
+        if frame is not None:
+            return write_results(args, frame)
+    except BaseException:
+        if args.resume is None and not any(args.folder.glob("*-log")):  # nothing has begun
+            shutil.rmtree(args.folder)
+        raise
     finally:
-        ray.shutdown()
-    frame = collect(args, failed)
-    if frame is None:
-        where = f" --address {args.address} --storage {args.storage}" if args.address else ""
-        name = args.name or args.resume
-        print(f"Stopped. To go on: python -m experiments.grid --resume {name}{where}")
-        sys.exit(130)
-    frame.to_csv(args.folder / "results.csv", index=False)
-    summary = report.summarize(frame)
-    summary.to_csv(args.folder / "summary.csv", index=False)
-    report.plot(frame, args.folder / f"curves.{args.format}")
-    print(report.table(summary, report.reward_threshold(frame)))
-    for setting, group in frame[frame["failed"].notna()].groupby("setting", sort=False):
-        print(f"failed: {setting}: {group['failed'].iloc[0]}")
-    print(f"Wrote {args.folder}")
+        locked.release()
+    where = f" --address {args.address} --storage {args.storage}" if args.address else ""
+    env = args.trainings[0]["env"]
+    where += f" --env {env}" if ":" in env else ""
+    name = shlex.quote(args.name or args.resume)
+    print(f"Stopped. To go on: python -m experiments.grid --resume {name}{where}")
+    sys.exit(130)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         main()
-    except (WrongInput, CheckpointError) as error:
-        sys.exit(one_line(error, status=2))
-    except (OSError, tune.TuneError, ray.exceptions.RayError) as error:
+    except (tune.TuneError, ray.exceptions.RayError) as error:
         sys.exit(one_line(error, status=1))
-    except KeyboardInterrupt:
-        sys.exit(130)

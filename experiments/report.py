@@ -8,13 +8,16 @@ the interquartile mean (IQM), that of the middle half, which single lucky or unl
 move (Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice", 2021).
 """
 
+import sys
+
+if not __package__:
+    print("report.py: start it with python -m experiments.report", file=sys.stderr)
+    sys.exit(2)
+
 import functools
 import itertools
 import os
-import sys
 import textwrap
-
-import fast_tensorflow  # noqa: F401  # isort: skip (first: TensorBoard's reader imports TensorFlow)
 
 import gymnasium as gym
 import matplotlib
@@ -22,18 +25,17 @@ import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from scipy import stats
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from checkpoints import CheckpointError, read_checkpoint
-from command_line import OneLineParser
+from support.options import OneLineParser
 
 matplotlib.use("Agg")  # to files, without a window
+matplotlib.rcParams["text.parse_math"] = False  # a $ in a name is one
 
-AS_IN_RUN = "constants of run.py"
 COLUMNS = ("setting", "env", "seed", "step", "return", "seconds", "failed")
-MEASURES = {  # what is measured of a training, given the returns of its evaluations in order
+MEASURES = {  # what is measured of a training, given the returns of its evaluations by step
     "last evaluation": lambda returns: returns.iloc[-1],
     "best evaluation": lambda returns: returns.max(),
+    "second half": lambda returns: returns[returns.index >= returns.index[-1] / 2].mean(),
     "mean of all evaluations": lambda returns: returns.mean(),
 }
 STATISTICS = {
@@ -42,34 +44,8 @@ STATISTICS = {
 }
 
 
-def read_run(logdir, row):
-    """Reads the settings and the evaluations of a training run.
-
-    Args:
-        logdir: directory of the run; it need not exist.
-        row: dict of what else is known of the run.
-
-    Returns:
-        List of dicts: `row` with the hyperparameters and with `step`, `return` and `seconds` (since
-        the run's first event) of each evaluation; without evaluations, one without these three.
-    """
-    try:
-        settings = read_checkpoint(logdir)[0]["settings"]
-    except CheckpointError:
-        return [row]
-    events = EventAccumulator(str(logdir), size_guidance={"scalars": 0}).Reload()
-    if "episode_return_avg" not in events.Tags()["scalars"]:
-        return [row]
-    start = events.FirstEventTimestamp()
-    return [
-        {**row, "step": event.step, "return": event.value, "seconds": event.wall_time - start}
-        | {name: settings[name] for name in settings if name not in row}
-        for event in events.Scalars("episode_return_avg")
-    ]
-
-
 def frame(rows):
-    """pandas.DataFrame of dicts of `read_run`, in which no column is missing."""
+    """pandas.DataFrame of dicts, one per row, in which no column of `COLUMNS` is missing."""
     results = pd.DataFrame(rows)
     return results.reindex(columns=list(dict.fromkeys([*COLUMNS, *results.columns])))
 
@@ -94,7 +70,7 @@ def interval(statistic, *samples):
     return result.confidence_interval
 
 
-def summarize(results):
+def summarize(results, compared="last evaluation"):
     """Sums up trainings, per setting.
 
     Args:
@@ -102,17 +78,20 @@ def summarize(results):
             strings; `seed`; `step`; `return`, the mean return of the evaluation; `failed`, a
             message if the training came to no end, else nan. A training without evaluations has
             one row, whose step and return are nan.
+        compared: the one of `MEASURES` by which settings are compared.
 
     Returns:
         pandas.DataFrame with a row per setting, in their order, whose figures are those of the
         trainings that ended. `reached` counts those of which at least one evaluation reached the
-        reward threshold of the environment. `gain` is the mean of the last evaluations minus that
-        of the first setting. `P(better)` is the probability that a training ends higher than one of
-        the first setting, ties counted half (Mann-Whitney's U / n / m), and `p` that test's
-        p-value, which knows nothing of how many settings are compared.
+        reward threshold of the environment. `gain` is the mean of the measure compared, minus that
+        of the first setting. `P(better)` is the probability that it is higher for a training than
+        for one of the first setting, ties counted half (Mann-Whitney's U / n / m), and `p` that
+        test's p-value, which knows nothing of how many settings are compared.
     """
-    ended = results[results["failed"].isna() & results["step"].notna()].sort_values("step")
-    returns = ended.groupby(["setting", "seed"], sort=False)["return"]
+    ended = results[results["failed"].isna() & results["step"].notna()].sort_values(
+        "step", kind="stable"
+    )
+    returns = ended.set_index("step").groupby(["setting", "seed"], sort=False)["return"]
     measures = pd.DataFrame({name: returns.agg(measure) for name, measure in MEASURES.items()})
     threshold = reward_threshold(results)
     rows, first = [], None
@@ -126,13 +105,13 @@ def summarize(results):
             sample = values[measure].to_numpy()
             if len(sample):
                 add_interval(row, f"{measure}, {name}", statistic, sample)
-        last = values["last evaluation"].to_numpy()
+        sample = values[compared].to_numpy()
         if first is None:
-            first = last
-        elif len(first) and len(last):
-            add_interval(row, "gain", difference, last, first)
-            test = stats.mannwhitneyu(last, first)
-            row |= {"P(better)": test.statistic / len(last) / len(first), "p": test.pvalue}
+            first = sample
+        elif len(first) and len(sample):
+            add_interval(row, "gain", difference, sample, first)
+            test = stats.mannwhitneyu(sample, first)
+            row |= {"P(better)": test.statistic / len(sample) / len(first), "p": test.pvalue}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -154,12 +133,13 @@ def reward_threshold(results):
     return gym.spec(env_id).reward_threshold if env_id in gym.registry else None
 
 
-def table(summary, threshold):
+def table(summary, threshold, compared="last evaluation"):
     """The tables that are printed, a string.
 
     Args:
         summary: what `summarize` returns.
         threshold: what `reward_threshold` returns.
+        compared: what `summarize` was given.
     """
 
     def cell(row, name):
@@ -167,7 +147,7 @@ def table(summary, threshold):
         bounds = f" [{low:.1f}, {high:.1f}]" if low == low else ""
         return f"{value:.1f}{bounds}" if value == value else "-"
 
-    measured, compared = [], []
+    measured, gains = [], []
     for _, row in summary.iterrows():
         for measure in MEASURES:
             cells = {f"{name} [95%]": cell(row, f"{measure}, {name}") for name in STATISTICS}
@@ -178,8 +158,9 @@ def table(summary, threshold):
             counts[f"reached {threshold:g}"] = row["reached"]
         chance = row.get("P(better)", np.nan)
         better = f"{chance:.2f} (p = {row['p']:.3f})" if chance == chance else "-"
-        compared.append({**counts, "gain [95%]": cell(row, "gain"), "P(better)": better})
-    return "\n\n".join(pd.DataFrame(rows).to_string(index=False) for rows in (measured, compared))
+        gain = {f"gain of {compared} [95%]": cell(row, "gain"), "P(better)": better}
+        gains.append({**counts, **gain})
+    return "\n\n".join(pd.DataFrame(rows).to_string(index=False) for rows in (measured, gains))
 
 
 def plot(results, filename):
@@ -228,6 +209,12 @@ def plot(results, filename):
 def main(argv=None):
     parser = OneLineParser(prog="report", description="Compares the trainings of several grids.")
     parser.add_argument("results", nargs="+", metavar="results.csv", help="written by a grid")
+    parser.add_argument(
+        "--measure",
+        choices=MEASURES,
+        default="last evaluation",
+        help="what gain, P(better) and its p-value are about (default: %(default)s)",
+    )
     parser.add_argument("--plot", metavar="FILE", help="draw the curves to a .png or .svg file")
     args = parser.parse_args(argv)
     if args.plot is not None and os.path.splitext(args.plot)[1] not in (".png", ".svg"):
@@ -235,7 +222,7 @@ def main(argv=None):
     frames = []
     for filename in args.results:
         try:
-            frames.append(pd.read_csv(filename))
+            frames.append(pd.read_csv(filename, dtype={"step": float, "return": float}))
         except (OSError, ValueError) as error:
             parser.error(f"{filename} can't be read; give the results.csv of a grid: {error}")
         missing = [name for name in COLUMNS if name not in frames[-1] and name != "seconds"]
@@ -249,7 +236,8 @@ def main(argv=None):
     if results["env"].nunique() > 1:
         envs = " and ".join(results["env"].unique())
         parser.error(f"trainings in {envs} can't be compared")
-    print(table(summarize(results), reward_threshold(results)))
+    summary = summarize(results, args.measure)
+    print(table(summary, reward_threshold(results), args.measure))
     if args.plot is not None:
         try:
             plot(results, args.plot)
@@ -258,7 +246,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    main()

@@ -16,21 +16,28 @@ the rate is without imports, set-up and tracing, and without evaluations and sna
 switched off; log lines and copies to the target network are in it where they fall due.
 """
 
+import sys
+
+if not __package__:
+    print("speed.py: start it with python -m experiments.speed", file=sys.stderr)
+    sys.exit(2)
+
+import support.fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps TensorFlow quiet)
+
 import contextlib
 import importlib.util
 import subprocess
-import sys
 import tempfile
 import time
-
-import fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps TensorFlow quiet)
 
 import gymnasium as gym
 import numpy as np
 
 import run
-from command_line import OneLineParser, number
 from replay_buffer import ReplayBuffer
+from support.environments import Replayable
+from support.options import OneLineParser, number, parse_args
+from support.runs import Run
 
 
 class Clock(gym.Wrapper):
@@ -48,9 +55,13 @@ class Clock(gym.Wrapper):
 def train_tutorial(env, max_steps):
     """Trains in `env` for `max_steps` steps with this tutorial."""
     off = f"--eval-every {10**9} --snapshot-every {10**9} --checkpoint-every {10**9}"
-    args = run.parse_args(f"--name speed --seed 0 --max-steps {max_steps} {off}".split())
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        run.start_training(args, env, eval_env=None)
+    options = f"--name speed --seed 0 --max-steps {max_steps} {off}".split()
+    args = parse_args(vars(run), options)
+    env = Replayable(gym.wrappers.RecordEpisodeStatistics(env))
+    run.set_seed(env, args.seed)
+    model = run.create_model(env)
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), Run(args) as training:
+        run.train(env, None, model, training, args)
 
 
 def train_port(env, max_steps):
@@ -157,7 +168,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    main()

@@ -1,5 +1,7 @@
 """One training of experiments/grid.py in a worker of Ray Tune, and its run directory on the way."""
 
+import support.fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps TensorFlow quiet)
+
 import contextlib
 import io
 import os
@@ -8,14 +10,14 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-import fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps TensorFlow quiet)
-
 import ray
 from ray import tune
 
 import run
-from checkpoints import CHECKPOINT, CheckpointError, read_checkpoint, write_file
-from command_line import WrongInput, make_env
+from support.checkpoints import CHECKPOINT, read_checkpoint
+from support.errors import WrongInput
+from support.files import write_file
+from support.options import parse_args
 
 PACKED = "run.tar"  # in a checkpoint of Ray: the directory of the run
 
@@ -35,7 +37,7 @@ def train_one(config, begun):
         OSError: a file can't be written. Ray tries again.
     """
     training, failed = config["training"], None
-    name, argv = training["name"], training["argv"]
+    name, max_steps = training["name"], training["hyperparameters"]["max_steps"]
     logdir = f"{name}-log"
 
     def send(step):
@@ -49,48 +51,48 @@ def train_one(config, begun):
         unpack(packed_in(tune.get_checkpoint()), ".")
     elif name in begun:
         unpack(ray.get(begun[name]), ".")
-    if os.path.isdir(logdir):
-        if read_checkpoint(logdir)[0]["step"] == training["max_steps"]:
-            return
-        argv = ["--resume", logdir]
+    resumed = os.path.isdir(logdir)
+    if resumed and read_checkpoint(logdir)["run"]["step"] == max_steps:
+        return
+    start = ["--resume", logdir] if resumed else ["--name", name, "--seed", str(training["seed"])]
+    settings = {"env": training["env"], **training["hyperparameters"]}
+    options = [f"--{option.replace('_', '-')}={value}" for option, value in settings.items()]
     errors = io.StringIO()
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
-            args = run.parse_args(argv)
-            envs = make_env(args.env), make_env(args.env)
-            run.start_training(args, *envs, lambda checkpoint: send(checkpoint.saved_step))
+            args = parse_args(vars(run), start + options)
+            args.on_checkpoint = send
+            run.main(args)
     except SystemExit:
-        failed = errors.getvalue().partition(": ")[2].strip()  # without the program's name
+        last_line = errors.getvalue().strip().rpartition("\n")[2]
+        failed = last_line.partition(": ")[2]  # without the program's name
     except (FloatingPointError, WrongInput) as error:
         failed = str(error)
     if failed:
-        send(training["max_steps"])
+        send(max_steps)
     shutil.rmtree(logdir, ignore_errors=True)
 
 
-def steps_done(folder, trainings):
-    """How far the trainings of a grid are.
+def read_run(folder, training):
+    """What the checkpoint of a training says of it.
 
     Args:
         folder: directory of the grid.
-        trainings: list of `list_trainings`.
+        training: one of `list_trainings`.
 
     Returns:
-        dict of their names to their steps up to the last checkpoint, ints.
+        dict with `settings`, `step` and `evaluations` of a `Run`; of step 0 without a checkpoint.
 
     Raises:
-        CheckpointError: a checkpoint can't be read.
+        WrongInput: the checkpoint can't be read.
     """
-    done = {}
-    for name in (training["name"] for training in trainings):
-        logdir = Path(folder, f"{name}-log")
-        try:
-            done[name] = read_checkpoint(logdir)[0]["step"]
-        except CheckpointError as error:
-            if (logdir / CHECKPOINT).exists():
-                raise CheckpointError(f"{error}; delete {logdir} to train it anew") from error
-            done[name] = 0
-    return done
+    logdir = Path(folder, f"{training['name']}-log")
+    if not (logdir / CHECKPOINT).exists():
+        return {"settings": {}, "step": 0, "evaluations": ()}
+    try:
+        return read_checkpoint(logdir)["run"]
+    except WrongInput as error:
+        raise WrongInput(f"{error}; delete {logdir} to train it anew") from error
 
 
 def pack(logdir):
@@ -123,10 +125,11 @@ def unpack(packed, folder):
         for file in sorted(files, key=lambda file: os.path.basename(file.name) == CHECKPOINT):
             path, content = Path(folder, file.name), tar.extractfile(file).read()
             path.parent.mkdir(exist_ok=True)
-            if "tfevents" in file.name:  # which only grows, and TensorBoard may be reading it
+            old = path.read_bytes() if path.exists() else b""
+            if "tfevents" in path.name and content.startswith(old):  # TensorBoard may be reading it
                 with open(path, "ab") as events:
-                    events.write(content[events.tell() :])
+                    events.write(content[len(old) :])
                     events.flush()
                     os.fsync(events.fileno())
-            elif not path.exists() or path.read_bytes() != content:
+            elif content != old:
                 write_file(path, content)

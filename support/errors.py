@@ -31,7 +31,8 @@ def plain_errors(kind, error, trace):
         folders = {Path(frame.filename).parent for frame in traceback.extract_tb(trace)}
         file = f"{'experiments/' if ROOT / 'experiments' in folders else ''}requirements.txt"
         installed = {library.name for library in importlib.metadata.distributions()}
-        needed = re.findall(r"^\w[\w-]*", (ROOT / file).read_text(), re.MULTILINE)
+        lines = (ROOT / "requirements.txt").read_text() + (ROOT / file).read_text()
+        needed = dict.fromkeys(re.findall(r"^\w[\w-]*", lines, re.MULTILINE))
         missing = ", ".join(name for name in needed if name not in installed)
         if missing:
             error = WrongInput(f"not installed: {missing}; pip install -r {file}")

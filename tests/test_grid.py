@@ -1,3 +1,5 @@
+import contextlib
+import json
 import os
 import secrets
 import shutil
@@ -8,26 +10,33 @@ import sys
 import time
 from pathlib import Path
 
+import keras
 import numpy as np
 import pandas as pd
 import psutil
 import pytest
-from conftest import ROOT
+from conftest import ROOT, main
+from tensorboard.compat.proto.event_pb2 import SessionLog
 
-from checkpoints import CheckpointError, read_checkpoint
-from experiments import grid
+from experiments import display, grid
+from support.checkpoints import CHECKPOINT, read_checkpoint, write_checkpoint
+from support.errors import WrongInput
+from support.events import open_events
+from support.files import lock
 
 SHORT = (
-    "--env CartPole-v1 --max-steps 6000 --train-start 200 --q-validation-size 300 "
-    "--eval-every 1500 --eval-steps 1000 --checkpoint-every 500 --log-every 500"
-).split()
-SETTINGS = ["--train-epsilon", "0.01", "0.3", "--seeds", "2"]
+    "--env CartPole-v1 --max-steps 4000 --train-start 200 --q-validation-size 300 "
+    "--eval-every 1000 --eval-steps 300 --checkpoint-every 300 --log-every 500"
+)
+SETTINGS = ["--train-epsilon", "0.01", "0.3", "--seeds", "2", *SHORT.split()]
 NAMES = [f"train_epsilon={e},seed={s}" for s in (0, 1) for e in (0.01, 0.3)]
+STRANGER = "from pathlib import Path\nPath(__file__).with_suffix('.imported').touch()\n"
 
 
 def start(folder, *arguments):
     """Starts a grid as its user would, in a copy of the project, in a process group of its own."""
-    for file in [*ROOT.glob("*.py"), *ROOT.glob("experiments/*.py")]:
+    copied = ("*.py", "requirements.txt", "support/*.py", "experiments/*.py", "experiments/*.txt")
+    for file in (file for pattern in copied for file in ROOT.glob(pattern)):
         copy = folder / file.relative_to(ROOT)
         copy.parent.mkdir(exist_ok=True)
         shutil.copy(file, copy)
@@ -37,207 +46,339 @@ def start(folder, *arguments):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env={**os.environ, "RAY_worker_niceness": "0"},  # in no other program's favour
         start_new_session=True,
     )
 
 
 def finish(process):
     """(exit status, standard output, standard error) of a grid."""
-    output, errors = process.communicate(timeout=600)
+    output, errors = process.communicate(timeout=300)
     return process.returncode, output, errors
 
 
-def wait_until(happened, folder, seconds=300):
-    """Waits until `happened`, a function, returns True for the steps of the grid's trainings."""
+def wait_until(happened, seconds=200):
+    """Waits until a function returns something, and returns that."""
     end = time.monotonic() + seconds
-    while not happened([steps(logdir) for logdir in folder.glob("*-log")]):
+    while not (result := happened()):
         assert time.monotonic() < end, f"not yet in {seconds} s"
-        time.sleep(0.2)
+        time.sleep(0.05)
+    return result
 
 
-def steps(logdir):
-    try:
-        return read_checkpoint(logdir)[0]["step"]
-    except CheckpointError:  # it is being unpacked at this moment
-        return 0
-
-
-def event_files(folder):
-    """Per run, its event files: one for its beginning, and one for each time it went on."""
-    return {name: sorted((folder / f"{name}-log").glob("events*")) for name in NAMES}
-
-
-def outcome(folder):
-    """What a grid must give again: the results apart from times, and each run's last state."""
-    results = pd.read_csv(folder / "results.csv").drop(columns="seconds")
-    results = results.sort_values(["setting", "seed", "step"], ignore_index=True)
-    return results, {name: read_checkpoint(folder / f"{name}-log")[1] for name in NAMES}
-
-
-def assert_same(folder, other):
-    (results, states), (other_results, other_states) = outcome(folder), outcome(other)
-    pd.testing.assert_frame_equal(results, other_results)
+def steps(folder):
+    """How far the trainings of a grid are: a dict of names to steps."""
+    done = dict.fromkeys(NAMES, 0)
     for name in NAMES:
-        np.testing.assert_equal(states[name], other_states[name])
+        with contextlib.suppress(WrongInput):  # not begun, or being unpacked at this moment
+            done[name] = read_checkpoint(folder / f"{name}-log")["run"]["step"]
+    return done
+
+
+def going_on(folder, done):
+    """Name of a training in the middle that has done more than `done` says; None if none has."""
+    now = steps(folder)
+    return next((name for name in NAMES if done[name] < now[name] <= 3000), None)
+
+
+def started_at(logdir):
+    """The steps at which a run has gone on."""
+    file, events = open_events(logdir)
+    file.close()
+    return [event.step for event in events if event.session_log.status == SessionLog.START]
+
+
+def content(folder):
+    """All files in a directory: their bytes, and when they were written."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+def end_of(logdir):
+    """What a training must come to again: its last state, apart from names and times."""
+    state = read_checkpoint(logdir)
+    assert state["run"].pop("seconds") > 0
+    state["run"]["evaluations"][:, 3] = 0
+    del state["run"]["name"], state["run"]["settings"]["env"]
+    return state
+
+
+def results(folder):
+    frame = pd.read_csv(folder / "results.csv").drop(columns="seconds")
+    return frame.sort_values(["setting", "seed", "step"], ignore_index=True)
+
+
+def assert_same(folder, whole):
+    pd.testing.assert_frame_equal(results(folder), results(whole))
+    for name in NAMES:
+        np.testing.assert_equal(end_of(folder / f"{name}-log"), end_of(whole / f"{name}-log"))
+
+
+def resume(*arguments):
+    """Goes on with the grid here that has nothing left to do, in this process."""
+    grid.main(["--resume", "whole", *arguments])
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    """Directory of a grid that nothing happened to."""
-    folder = tmp_path_factory.mktemp("grid")
-    status, output, errors = finish(start(folder, "--name", "whole", *SETTINGS, *SHORT))
-    assert (status, errors) == (0, ""), output + errors
-    assert output.startswith("4 trainings with 24,000 steps to go, ")
-    assert "\n4 of 4 done, 0 running, 0 failed\n" in output
-    return folder / "whole-grid"
+def whole(tmp_path_factory):
+    """Directory of a complete grid, each training of which is one of `python run.py`."""
+    folder = tmp_path_factory.mktemp("grid") / "whole-grid"
+    folder.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name in NAMES:
+            setting, seed = name.split(",")
+            keras.backend.clear_session()
+            main(f"--name {name} --{setting.replace('_', '-')} --{seed} {SHORT}")
+        patch.chdir(folder.parent)
+        trainings = grid.parse_args(["--name", "new", *SETTINGS]).trainings
+        (folder / "grid.json").write_text(json.dumps(trainings))
+        resume()
+    return folder
+
+
+@pytest.fixture
+def copy(whole, tmp_path, monkeypatch):
+    """A copy of `whole`, beside which the test runs."""
+    monkeypatch.chdir(tmp_path)
+    return Path(shutil.copytree(whole, tmp_path / "whole-grid"))
 
 
 @pytest.mark.slow
-def test_a_training_of_a_grid_equals_that_of_run(uninterrupted, command):
-    status, _, errors = command("--name", "single", "--seed", "1", "--train-epsilon", "0.3", *SHORT)
-    assert status == 0, errors
-    _, expected = read_checkpoint("single-log")
-    _, arrays = read_checkpoint(uninterrupted / "train_epsilon=0.3,seed=1-log")
-    np.testing.assert_equal(arrays, expected)
-
-
-@pytest.mark.slow
-def test_results_have_a_row_per_training_and_evaluation(uninterrupted):
-    results = pd.read_csv(uninterrupted / "results.csv")
-    keys = list(zip(results["setting"], results["seed"], results["step"], strict=True))
-    assert len(set(keys)) == len(keys) == 4 * 4
-    assert set(results["step"]) == {1500, 3000, 4500, 6000}
-    assert set(results["setting"]) == {"train_epsilon=0.01", "train_epsilon=0.3"}
-    assert (results["max_steps"] == 6000).all() and results["failed"].isna().all()
-    assert results["return"].nunique() > 8  # CartPole's returns differ, so sameness means something
-    assert (results.groupby(["setting", "seed"])["seconds"].diff().dropna() > 0).all()
-
-
-@pytest.mark.slow
-def test_a_training_whose_worker_dies_goes_on_from_its_checkpoint(uninterrupted, tmp_path):
-    process = start(tmp_path, "--name", "whole", *SETTINGS, *SHORT)
-    wait_until(lambda steps: sum(steps) >= 3000, tmp_path / "whole-grid")
-    ours = psutil.Process(process.pid).children(recursive=True)
-    worker = next(p for p in ours if "train_one" in p.name() or "ImplicitFunc" in p.name())
-    worker.kill()
-    status, output, _ = finish(process)
-    assert status == 0 and "1 retried" in output
-    assert_same(tmp_path / "whole-grid", uninterrupted)
-    files = event_files(tmp_path / "whole-grid")
-    assert sorted(len(own) for own in files.values()) == [1, 1, 1, 2]  # one went on, from not 0
-
-
-@pytest.mark.slow
-def test_a_grid_stopped_and_then_killed_ends_as_if_nothing_had_been(uninterrupted, tmp_path):
-    process = start(tmp_path, "--name", "whole", *SETTINGS, *SHORT)
-    folder = tmp_path / "whole-grid"
-    wait_until(lambda steps: sum(steps) >= 3000, folder)
-    os.killpg(process.pid, signal.SIGINT)
+def test_settings_that_fail_are_reported_and_the_rest_is_as_with_run(tmp_path, request):
+    (tmp_path / "stranger.py").write_text(STRANGER)
+    options = "--seeds 1 --learning-rate 0.001 1e6 --q-validation-size 300 5000".split()
+    env = ["--env", "stranger:CartPole-v1"]
+    process = start(tmp_path, "--name", "f", *SHORT.split(), *options, *env)
+    whole = request.getfixturevalue("whole")  # meanwhile
     status, output, errors = finish(process)
-    assert (status, errors) == (130, "")
-    assert output.endswith("To go on: python -m experiments.grid --resume whole\n")
-    assert not (folder / "results.csv").exists()
+    assert (status, errors) == (0, "")
+    assert output.startswith("4 trainings with 16,000 steps to go; starting Ray\n2 at a time: ")
+    assert "\n1 of 4 done, 0 running, 3 failed\n" in output
+    problem = "Q_VALIDATION_SIZE 5000 has to be at most EVAL_EVERY 1000"
+    assert f"failed: learning_rate=0.001,q_validation_size=5000, seed 0: {problem}" in output
+    assert "failed: learning_rate=1000000.0,q_validation_size=300, seed 0: the loss is" in output
+    folder = tmp_path / "f-grid"
+    summary = pd.read_csv(folder / "summary.csv", index_col="setting")
+    assert summary["failed"].to_dict() == {
+        "learning_rate=0.001,q_validation_size=300": 0,
+        "learning_rate=0.001,q_validation_size=5000": 1,
+        "learning_rate=1000000.0,q_validation_size=300": 1,
+        "learning_rate=1000000.0,q_validation_size=5000": 1,
+    }
+    own = end_of(folder / "learning_rate=0.001,q_validation_size=300,seed=0-log")
+    np.testing.assert_equal(own, end_of(whole / "train_epsilon=0.01,seed=0-log"))
 
-    process = start(tmp_path, "--resume", "whole")
-    wait_until(lambda steps: 6000 in steps and any(3000 <= n < 6000 for n in steps), folder)
-    process.kill()
-    process.communicate()
-    before = event_files(folder)
-    at = {name: steps(folder / f"{name}-log") for name in NAMES}
-    finished = [name for name in NAMES if at[name] == 6000]
-    half_done = max((name for name in NAMES if name not in finished), key=at.get)
-    damaged = next(name for name in NAMES if name not in [*finished, half_done])
-    shutil.copytree(folder / f"{half_done}-log", folder / f"{damaged}-log", dirs_exist_ok=True)
-    (folder / f"{damaged}-log" / "checkpoint.npz").write_bytes(b"damaged")
-    status, _, errors = finish(start(tmp_path, "--resume", "whole"))
-    assert (status, errors.count("\n")) == (2, 1) and "checkpoint.npz is damaged" in errors
-    (folder / f"{damaged}-log" / "checkpoint.npz").unlink()
-    for _ in range(2):  # the second time, there is nothing left to do
-        status, _, errors = finish(start(tmp_path, "--resume", "whole"))
-        assert (status, errors) == (0, "")
-        assert_same(folder, uninterrupted)
-        after = event_files(folder)
-        assert all(before[name] == after[name] for name in finished)
-        assert before[half_done] == after[half_done][:-1]
-        assert len(after[damaged]) == 1  # it began anew, and nothing is counted twice
-    assert not (folder / "ray").exists()
+
+@pytest.mark.slow
+def test_results_have_a_row_per_training_and_evaluation(whole):
+    frame = pd.read_csv(whole / "results.csv")
+    keys = list(zip(frame["setting"], frame["seed"], frame["step"], strict=True))
+    assert len(set(keys)) == len(keys) == 4 * 4
+    assert set(frame["step"]) == {1000, 2000, 3000, 4000}
+    assert set(frame["setting"]) == {"train_epsilon=0.01", "train_epsilon=0.3"}
+    assert (frame["max_steps"] == 4000).all() and frame["failed"].isna().all()
+    assert frame["return"].nunique() > 8  # CartPole's returns differ, so sameness means something
+    for (name, seconds), group in frame.groupby(["name", "seconds"]):
+        evaluations = read_checkpoint(whole / f"{name}-log")["run"]["evaluations"]
+        found = group[["step", "return", "seconds"]].to_numpy()
+        np.testing.assert_allclose(found, evaluations[evaluations[:, 3] == seconds][:, [0, 1, 3]])
 
 
 @pytest.fixture
 def cluster(monkeypatch):
-    """Two nodes of Ray with one core each: (address, function that kills the second)."""
+    """Two nodes of Ray with one core each: (address, processes)."""
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
     ray = str(Path(sys.executable).parent / "ray")
     nodes = []
-
-    def add(*arguments):
+    for arguments in (["--head", f"--port={address.rpartition(':')[2]}"], [f"--address={address}"]):
         command = [ray, "start", "--num-cpus=1", "--block", "--disable-usage-stats", *arguments]
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        nodes.append(subprocess.Popen(command, **quiet))
-
-    def kill(node):
-        parent = psutil.Process(node.pid)
-        for process in [parent, *parent.children(recursive=True)]:
-            process.kill()
-        node.wait()
-
-    add("--head", f"--port={port}", "--include-dashboard=false")
-    address = f"127.0.0.1:{port}"
-    for _ in range(300):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        time.sleep(0.2)
-    add(f"--address={address}")
-    wait = f"""
-import ray, time
-while True:
-    try:
-        ray.init({address!r}, log_to_driver=False, logging_level="CRITICAL")
-        break
-    except ConnectionError:
-        time.sleep(1)
-while ray.cluster_resources().get("CPU", 0) < 2:
-    time.sleep(0.2)
-"""
-    subprocess.run([sys.executable, "-c", wait], timeout=300, check=True, capture_output=True)
-    yield address, lambda: kill(nodes.pop())
+        node = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        nodes.append(node)
+        assert any(b"Ray runtime started" in line for line in node.stdout)
+    yield address, nodes
     for node in nodes:
-        kill(node)
+        if node.poll() is None:
+            kill(node)
+
+
+def kill(node):
+    parent = psutil.Process(node.pid)
+    for process in [parent, *parent.children(recursive=True)]:
+        process.kill()
+    node.communicate()
+
+
+def training_worker(node):
+    """Process of a node in which a training runs; None without one."""
+    for process in psutil.Process(node.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.name().endswith(".train"):
+                return process
 
 
 @pytest.mark.slow
-def test_a_grid_ends_complete_when_a_node_of_the_cluster_dies(uninterrupted, cluster, tmp_path):
-    address, kill_second_node = cluster
+def test_a_grid_ends_as_if_nothing_had_been(whole, cluster, tmp_path, monkeypatch):
+    """Stopped, then killed, with a damaged run; and on a cluster, a worker and a node die."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "whole-grid"
+    process = start(tmp_path, "--name", "whole", "--cores", "1", *SETTINGS)
+    wait_until(lambda: going_on(folder, dict.fromkeys(NAMES, 0)))
+    os.killpg(process.pid, signal.SIGINT)
+    status, output, errors = finish(process)
+    assert (status, errors) == (130, "")
+    assert "\n1 at a time: " in output
+    assert output.endswith("To go on: python -m experiments.grid --resume whole\n")
+    assert not (folder / "results.csv").exists()
+
+    stopped = steps(folder)
+    process = start(tmp_path, "--resume", "whole")
+    half_done = wait_until(lambda: going_on(folder, stopped))
+    process.kill()
+    process.communicate()
+    killed = steps(folder)
+    damaged, _, finished = (name for name in NAMES if name != half_done)
+    shutil.copytree(whole / f"{finished}-log", folder / f"{finished}-log", dirs_exist_ok=True)
+    shutil.copytree(folder / f"{half_done}-log", folder / f"{damaged}-log", dirs_exist_ok=True)
+    before = content(folder / f"{finished}-log")
+    (folder / f"{damaged}-log" / CHECKPOINT).write_bytes(b"damaged")
+    with pytest.raises(WrongInput, match=f"{CHECKPOINT} is damaged"):
+        resume()
+    (folder / f"{damaged}-log" / CHECKPOINT).unlink()
+
+    address, (first, second) = cluster
     (tmp_path / "shared").mkdir()
     shared = ["--address", address, "--storage", str(tmp_path / "shared")]
-    process = start(tmp_path, "--name", "whole", *shared, *SETTINGS, *SHORT)
-    wait_until(lambda steps: sum(steps) >= 9000, tmp_path / "whole-grid")
-    kill_second_node()
+    process = start(tmp_path, "--resume", "whole", *shared)
+    wait_until(lambda: training_worker(second))
+    kill(second)
+    at = steps(folder)
+    interrupted = wait_until(lambda: going_on(folder, at))
+    wait_until(lambda: training_worker(first)).kill()
     status, output, errors = finish(process)
     assert status == 0, output + errors
-    assert "2 at a time" in output and "1 retried" in output
-    assert_same(tmp_path / "whole-grid", uninterrupted)
+    assert "\n2 at a time: " in output and "2 retried" in output
+    assert_same(folder, whole)
+    assert before == content(folder / f"{finished}-log")
+    assert killed[half_done] + 1 in started_at(folder / f"{half_done}-log")
+    assert started_at(folder / f"{interrupted}-log")[-1] > at[interrupted] + 1
+    copied, own = ({*os.listdir(folder / f"{name}-log")} for name in (half_done, damaged))
+    assert not any("tfevents" in name for name in copied & own)  # it began anew
+    assert not (folder / "ray").exists()
 
 
 @pytest.mark.slow
-def test_settings_that_fail_are_reported_and_the_rest_is_trained(tmp_path):
-    options = "--name f --seeds 1 --batch-size 64 5000 --learning-rate 0.001 1e6".split()
-    status, output, errors = finish(start(tmp_path, *options, *SHORT))
-    assert (status, errors) == (0, "")
-    assert "BATCH_SIZE 5000 has to be at most TRAIN_START 200" in output
-    assert "the loss is" in output
-    summary = pd.read_csv(tmp_path / "f-grid" / "summary.csv", index_col="setting")
-    assert summary["failed"].to_dict() == {
-        "learning_rate=0.001,batch_size=64": 0,
-        "learning_rate=0.001,batch_size=5000": 1,
-        "learning_rate=1000000.0,batch_size=64": 1,
-        "learning_rate=1000000.0,batch_size=5000": 1,
-    }
+def test_event_files_change_no_result_and_what_is_finished_is_not_trained_again(copy, capsys):
+    before = content(copy)
+    resume()
+    finished = {path: before[path] for path in before if path.parent != copy}
+    after = content(copy)
+    assert finished == {path: after[path] for path in finished}
+    assert capsys.readouterr().out.startswith("4 trainings, all done\n")
+    first, second, *_ = (next((copy / f"{name}-log").glob("events*")) for name in NAMES)
+    first.unlink()
+    os.truncate(second, 100)
+    resume()
+    assert (copy / "results.csv").read_bytes() == before[copy / "results.csv"][0]
+
+
+def with_eval_every_2000(state):
+    state["run"]["settings"]["eval_every"] = 2000
+    state["run"]["evaluations"] = state["run"]["evaluations"][1::2]
+
+
+def with_another_seed(state):
+    state["run"]["settings"]["seed"] = 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "change, problem",
+    [
+        (with_eval_every_2000, "has evaluations at 2000, 4000 steps, not every 1000 up to 4000"),
+        (with_another_seed, "was trained with another seed"),
+    ],
+)
+def test_a_run_that_is_not_what_the_grid_says_is_named_and_failed(change, problem, copy, capsys):
+    logdir = copy / f"{NAMES[0]}-log"
+    state = read_checkpoint(logdir)
+    change(state)
+    write_checkpoint(logdir, state)
+    resume()
+    assert f"\nfailed: train_epsilon=0.01, seed 0: {NAMES[0]}-log {problem}\n" in (
+        capsys.readouterr().out
+    )
+    assert list(pd.read_csv(copy / "summary.csv")["failed"]) == [1, 0]
+
+
+@pytest.mark.slow
+def test_a_grid_is_used_by_one_program_at_a_time(copy):
+    locked = lock(copy)
+    with pytest.raises(WrongInput, match="in use by another program"):
+        resume()
+    locked.release()
+    resume()
+
+
+@pytest.mark.slow
+def test_a_grid_to_go_on_with_imports_a_module_only_if_it_is_named_again(copy, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(os.getcwd())
+    Path("stranger.py").write_text(STRANGER)
+    env = "stranger:CartPole-v1"
+    description = copy / "grid.json"
+    description.write_text(description.read_text().replace("CartPole-v1", env))
+    for logdir in copy.glob("*-log"):
+        state = read_checkpoint(logdir)
+        state["run"]["settings"]["env"] = env
+        write_checkpoint(logdir, state)
+    for arguments in ([], ["--env", "CartPole-v1"]):
+        with pytest.raises(SystemExit) as exit_:
+            resume(*arguments)
+        errors = capsys.readouterr().err
+        assert exit_.value.code == 2
+        assert errors.count("\n") == 1 and env in errors
+    assert not Path("stranger.imported").exists()
+    resume("--env", env)
+    assert Path("stranger.imported").exists()
+
+
+@pytest.mark.slow
+def test_the_time_of_a_long_grid_is_estimated_from_a_measurement(monkeypatch, capsys):
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2.0})
+    display.estimate(trainings=4, steps=100_000_000)
+    start, _, minutes = capsys.readouterr().out.partition(" about ")
+    assert start == "2 at a time: measuring the speed ..."
+    assert 20 < int(minutes.removesuffix(" min\n")) < 100_000  # at 40,000 to 10 steps/s
+
+
+def test_names_show_only_what_varies(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def named(options):
+        trainings = grid.parse_args(["--name", "x", "--seeds", "2", *options.split()]).trainings
+        return [(training["setting"], training["name"]) for training in trainings]
+
+    assert named("") == named("--batch-size 32 --train-epsilon 0.2 0.2")
+    assert named("") == [("x", "seed=0"), ("x", "seed=1")]
+    assert named("--batch-size 32 --train-epsilon 0.1 0.2 --first-seed 5")[:3] == [
+        ("train_epsilon=0.1", "train_epsilon=0.1,seed=5"),
+        ("train_epsilon=0.2", "train_epsilon=0.2,seed=5"),
+        ("train_epsilon=0.1", "train_epsilon=0.1,seed=6"),
+    ]
+
+
+@pytest.mark.parametrize("module", ["grid", "report", "speed"])
+def test_a_module_started_as_a_script_says_how_to_start_it(module):
+    command = [sys.executable, ROOT / "experiments" / f"{module}.py"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.endswith(f" python -m experiments.{module}\n")
 
 
 @pytest.mark.parametrize(
@@ -255,7 +396,9 @@ def test_settings_that_fail_are_reported_and_the_rest_is_trained(tmp_path):
         (["--name", "x", "--storage", "b"], "--storage 'b' is no directory to write to"),
         (["--name", "taken"], "taken-grid exists"),
         (["--resume", "x"], "there is no grid to go on with"),
+        (["--resume", "a/b"], "no plain file name"),
         (["--resume", "x", "--train-epsilon", "0.1"], "leave out --train-epsilon"),
+        (["--resume", "x", "--seeds", "10"], "leave out --seeds"),
     ],
 )
 def test_wrong_input_is_one_line_and_leaves_nothing(
@@ -269,3 +412,65 @@ def test_wrong_input_is_one_line_and_leaves_nothing(
     assert exit_.value.code == 2
     assert errors.count("\n") == 1 and problem in errors
     assert os.listdir() == ["taken-grid"]
+
+
+def changed(key, value):
+    """grid.json in which a value of the first training, or one of its hyperparameters, differs."""
+
+    def change(trainings):
+        training = trainings[0]
+        part = training["hyperparameters"] if key in training["hyperparameters"] else training
+        part[key] = value
+        return json.dumps(trainings)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda trainings: "",
+        lambda trainings: "null",
+        lambda trainings: "[]",
+        lambda trainings: "{}",
+        lambda trainings: '[{"name": "x"}]',
+        lambda trainings: '[{"name": "x", "setting": "x", "env": "x", "seed": 0, "argv": []}]',
+        lambda trainings: "[" * 100000,
+        lambda trainings: '[{"setting":' * 100000,
+        lambda trainings: "\udcff",
+        lambda trainings: json.dumps([*trainings, trainings[0]]),
+        changed("max_steps", "4000"),
+        changed("max_steps", 4000.5),
+        changed("max_steps", 0),
+        changed("max_steps", 10**10),
+        changed("batch_size", True),
+        changed("batch_size", [64]),
+        changed("train_epsilon", float("nan")),
+        changed("train_epsilon", 2),
+        changed("surprise", 1),
+        changed("hyperparameters", [1]),
+        changed("hyperparameters", {}),
+        changed("name", "../x"),
+        changed("name", ["x"]),
+        changed("name", "train_epsilon=0.3,seed=0"),
+        changed("setting", "two\nlines"),
+        changed("setting", "train_epsilon=0.3"),
+        changed("seed", -1),
+        changed("seed", "0"),
+        changed("env", "MountainCar-v0"),
+        changed("env", ["CartPole-v1"]),
+    ],
+)
+def test_a_damaged_grid_is_one_line_and_changes_nothing(change, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    trainings = grid.parse_args(["--name", "x", *SETTINGS]).trainings
+    Path("x-grid").mkdir()
+    description = Path("x-grid", "grid.json")
+    description.write_text(change(trainings), errors="surrogateescape")
+    before = content(tmp_path)
+    with pytest.raises(SystemExit) as exit_:
+        grid.main(["--resume", "x"])
+    output, errors = capsys.readouterr()
+    assert (exit_.value.code, output) == (2, "")
+    assert errors.count("\n") == 1 and "grid.json is no grid of this program" in errors
+    assert content(tmp_path) == before

@@ -88,7 +88,8 @@ def test_a_single_training_has_no_interval():
 
 @pytest.mark.parametrize("name, start", [("x.png", b"\x89PNG"), ("x.svg", b"<?xml")])
 def test_the_plot_is_written_with_and_without_trainings(name, start, tmp_path):
-    results = pd.concat([trainings("a", [[-200, -110], [-200, -120]]), trainings("b", [[-130, 0]])])
+    frames = trainings("a", [[-200, -110], [-200, -120]]), trainings("$\\no formula$", [[-130, 0]])
+    results = pd.concat(frames)
     for failed in (np.nan, "all of them"):
         report.plot(results.assign(failed=failed), tmp_path / name)
         assert (tmp_path / name).read_bytes().startswith(start)
@@ -108,6 +109,7 @@ def test_report_compares_the_results_of_several_grids(tmp_path, monkeypatch, cap
     [
         (["none.csv"], "none.csv can't be read"),
         (["other.csv"], "it has no column setting"),
+        (["words.csv"], "words.csv can't be read"),
         (["empty.csv"], "have no trainings"),
         (["a.csv", "a.csv"], "of the same setting and seed in common"),
         (["other.csv", "--plot", "x.pdf"], "'x.pdf' is no .png or .svg file"),
@@ -116,6 +118,7 @@ def test_report_compares_the_results_of_several_grids(tmp_path, monkeypatch, cap
 def test_wrong_input_is_one_line(arguments, problem, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "words.csv").write_text(",".join(report.COLUMNS) + "\na,b,0,1,many,2,\n")
     (tmp_path / "empty.csv").write_text(",".join(report.COLUMNS))
     report.frame(trainings("a", [[-150]]).to_dict("records")).to_csv("a.csv", index=False)
     with pytest.raises(SystemExit) as exit_:
@@ -123,3 +126,37 @@ def test_wrong_input_is_one_line(arguments, problem, tmp_path, monkeypatch, caps
     errors = capsys.readouterr().err
     assert exit_.value.code == 2
     assert errors.count("\n") == 1 and problem in errors
+
+
+def test_the_second_half_begins_at_half_of_the_last_step():
+    results = trainings("a", [[-200, -190, -150, -130, -110, -100]])
+    row = summarize(results).iloc[0]
+    assert row["second half, mean"] == np.mean([-150, -130, -110, -100])  # steps 3 to 6 of 6
+    results = trainings("a", [[-200] * 4 + [-150, -100] + [-120] * 4]).assign(
+        step=lambda frame: frame["step"] * 20000
+    )
+    assert summarize(results).iloc[0]["second half, mean"] == np.mean([-150, -100] + [-120] * 4)
+
+
+def test_gain_and_probability_are_those_of_the_measure_asked_for():
+    first = trainings("a", [[-200, -150, -100], [-200, -140, -100]])
+    other = trainings("b", [[-200, -100, -140], [-200, -110, -120]])
+    results = pd.concat([first, other]).assign(failed=np.nan)
+    rows = {name: report.summarize(results, name).iloc[1] for name in report.MEASURES}
+    assert rows["last evaluation"]["gain"] == -30
+    assert rows["last evaluation"]["P(better)"] == 0
+    assert rows["best evaluation"]["gain"] == -5
+    assert rows["second half"]["gain"] == (-120 - 115) / 2 - (-125 - 120) / 2
+    assert rows["mean of all evaluations"]["P(better)"] == 3.5 / 4  # a tie counts half
+    table = report.table(report.summarize(results, "second half"), None, "second half")
+    assert "gain of second half [95%]" in table
+
+
+def test_a_setting_has_the_same_interval_whatever_it_is_compared_with():
+    rng = np.random.default_rng(0)
+    first, second, third = (
+        trainings(name, rng.normal(-120, 20, (30, 10)).tolist()) for name in "abc"
+    )
+    alone, beside = summarize(first, second), summarize(third, first)
+    columns = [name for name in alone.columns if name.startswith("last evaluation")]
+    assert alone.loc[0, columns].tolist() == beside.loc[1, columns].tolist()

@@ -1,0 +1,78 @@
+"""What a grid consists of: its trainings, as listed when it begins, and as read from grid.json."""
+
+import itertools
+import json
+
+from support.errors import WrongInput
+from support.files import check_name
+from support.options import number
+
+SEED = number(0, 2**32 - 1)
+
+
+def list_trainings(grid, options, seeds, env_id):
+    """All trainings of a grid in the order in which they begin: the settings take turns.
+
+    Args:
+        grid: name of the grid, and of its setting if there is but one.
+        options: dict of all hyperparameters to lists of values.
+        seeds: the seeds, ints.
+        env_id: name of the environment.
+
+    Returns:
+        List of dicts: `setting`, a string; `name` of the run; `env`; `seed`; and
+        `hyperparameters`, a dict of all of them to numbers.
+    """
+    options = {option: list(dict.fromkeys(values)) for option, values in options.items()}
+    trainings = []
+    for seed, values in itertools.product(seeds, itertools.product(*options.values())):
+        chosen = dict(zip(options, values, strict=True))
+        varied = [f"{option}={chosen[option]}" for option in options if len(options[option]) > 1]
+        trainings.append(
+            {
+                "setting": ",".join(varied) or grid,
+                "name": ",".join([*varied, f"seed={seed}"]),
+                "env": env_id,
+                "seed": seed,
+                "hyperparameters": chosen,
+            }
+        )
+    return trainings
+
+
+def read_trainings(filename, settings):
+    """Reads what `list_trainings` gave; the file may come from a stranger.
+
+    Args:
+        filename: path of a grid.json.
+        settings: list of `Setting`s.
+
+    Raises:
+        WrongInput: it holds something else.
+    """
+    try:
+        trainings = json.loads(filename.read_text())
+        for training in trainings:
+            check_training(settings, **training)
+        for keys in (("name",), ("setting", "seed")):
+            if len({tuple(t[key] for key in keys) for t in trainings}) < len(trainings):
+                raise ValueError(f"two trainings have the same {' and '.join(keys)}")
+        env_ids = {training["env"] for training in trainings}
+        if len(env_ids) != 1:
+            raise ValueError(f"its trainings are in {len(env_ids)} environments, not in 1")
+    except Exception as error:  # whatever a file with something else leads to
+        raise WrongInput(f"{filename} is no grid of this program: {error!r}") from error
+    return trainings
+
+
+def check_training(settings, setting, name, env, seed, hyperparameters):
+    """Raises an error where it isn't a training of `list_trainings`."""
+    check_name("its setting", setting)
+    check_name("its run", name)
+    if type(env) is not str or SEED(str(seed)) != seed:
+        raise ValueError(f"{name} has the environment {env!r} and the seed {seed!r}")
+    if hyperparameters.keys() != {option for option, *_ in settings}:
+        raise ValueError(f"{name} has other hyperparameters")
+    for option, _, _, parse in settings:
+        if parse(str(hyperparameters[option])) != hyperparameters[option]:
+            raise ValueError(f"{name} has the {option} {hyperparameters[option]!r}")
