@@ -12,6 +12,7 @@ import numpy as np
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the CPU is enough
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # kernels that pay for large networks only
 
 _stderr = os.dup(2)
 _nowhere = os.open(os.devnull, os.O_WRONLY)
