@@ -1,9 +1,9 @@
 """What a run tells its reader: scalars for TensorBoard, log lines and a progress bar."""
 
 import contextlib
+import math
 import time
 
-import numpy as np
 import psutil
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -111,7 +111,7 @@ class TrainingLog:
         Raises:
             FloatingPointError: the loss is not finite any more.
         """
-        if loss is not None and not np.isfinite(loss):
+        if loss is not None and not math.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss} at step {step}")
         self.bar.update()
         if "episode" in info:

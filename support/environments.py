@@ -44,6 +44,10 @@ class Replayable(gym.Wrapper):
     return one array again and again, and change it.
     """
 
+    def __init__(self, env):
+        super().__init__(env)
+        self.action_space = env.action_space  # at hand: asking through all wrappers takes a while
+
     def reset(self, *, seed=None, options=None):
         self.random_at_reset, self.actions = self._random().state, []
         observation, info = self.env.reset(seed=seed, options=options)
