@@ -28,8 +28,8 @@ SETTINGS = (
 ).split()
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 TIMINGS = {"episode_seconds", "steps_per_second", "memory_used"}
-# Runs run.py with the clock set back, and kills it: at the COUNTth call of FUNCTION, or, where COUNT
-# is less than 1, three times that many seconds after the first.
+# Runs run.py with the clock set back, and kills it: at the COUNTth call of FUNCTION, or, where
+# COUNT is less than 1, three times that many seconds after the first.
 KILLER = """
 import os, runpy, signal, sys, threading, time
 module, name, count, back, *sys.argv = sys.argv[1:]
