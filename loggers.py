@@ -85,7 +85,7 @@ class TrainingLog:
         self.logger = TensorBoardLogger(run.logdir)
         logged = self.logger.logged
         if not logged:
-            settings = {k: v for k, v in run.settings.items() if k not in NOT_ABOUT_LEARNING}
+            settings = {k: v for k, v in run.args.settings.items() if k not in NOT_ABOUT_LEARNING}
             metrics = ["episode_return_avg", "avg_max_q_value"]
             self.logger.log_hyperparameters(run.name, settings, metrics)
         if run.resumed:
@@ -96,9 +96,8 @@ class TrainingLog:
             last_line = ("episode_return", self.last_logged_step)
             if lost or (self.last_logged_step and last_line not in logged):
                 print(f"Curves in {run.logdir} were lost; {len(lost)} evaluations are filled in.")
-        self.bar = tqdm(
-            total=run.max_steps, initial=run.step, unit=" steps", disable=None, dynamic_ncols=True
-        )
+        looks = {"unit": " steps", "disable": None, "dynamic_ncols": True}
+        self.bar = tqdm(total=run.args.max_steps, initial=run.step, **looks)
 
     def step(self, step, loss, info):
         """Moves the progress bar; logs an episode at its end, when it is time to.

@@ -41,7 +41,7 @@ class Variables:
 
     def set_state(self, state):
         """Takes what `get_state` has given; raises ValueError where it is something else."""
-        own, other = [v.shape for v in self.variables], [v.shape for v in state.values()]
+        own, other = [[v.shape for v in each] for each in (self.variables, state.values())]
         if own != other:
             raise ValueError(f"it has the shapes {other}, and this program's has {own}")
         if not all(np.isfinite(value).all() for value in state.values()):
@@ -57,11 +57,10 @@ class Run:
     at once), and it says how to go on or how to watch what it has learned.
 
     Args:
-        args: what `parse_args` returns.
+        args: what `parse_args` returns, which is its attribute, too.
 
     Attributes:
         logdir, name: its directory, NAME-log, and its name.
-        settings: dict of the numbers and strings that it is started with.
         step: training step that it is at, counted from 1.
         is_last_step: whether no other follows, at MAX_STEPS or after Ctrl-C.
         resumed: whether it goes on from a checkpoint.
@@ -70,14 +69,8 @@ class Run:
     """
 
     def __init__(self, args):
-        self.settings, self.max_steps = args.settings, args.max_steps
-        self.checkpoint_every, self.on_checkpoint = args.checkpoint_every, args.on_checkpoint
-        self.name, self.logdir, self.state, self.lock = (
-            args.name,
-            args.resume,
-            args.state,
-            args.lock,
-        )
+        self.args = args
+        self.name, self.logdir, self.lock = args.name, args.resume, args.lock
         self.resumed = args.resume is not None
         self.step = self.saved_step = 0
         self.is_last_step = False
@@ -127,7 +120,7 @@ class Run:
     def steps(self):
         """Yields the numbers of the training steps to do."""
         while not self.is_last_step:
-            self.is_last_step = self.step + 1 >= self.max_steps or self.stop_signal is not None
+            self.is_last_step = self.step + 1 >= self.args.max_steps or self.stop_signal is not None
             self.step += 1
             yield self.step
 
@@ -146,7 +139,7 @@ class Run:
 
     def end_step(self, done):
         """Writes a checkpoint at the end of the run and, when it is time to, of an episode."""
-        every = self.checkpoint_every
+        every = self.args.checkpoint_every
         if self.is_last_step or (done and self.step // every > self.saved_step // every):
             self.save()
 
@@ -161,13 +154,13 @@ class Run:
             )  # curves are on the disk before their checkpoint
         write_checkpoint(self.logdir, state)
         self.saved_step = self.step
-        if self.on_checkpoint and self.step:
-            self.on_checkpoint(self.step)
+        if self.args.on_checkpoint and self.step:
+            self.args.on_checkpoint(self.step)
 
     def get_state(self):
         """What the run itself remembers: a dict of arrays and JSON values."""
         return {
-            "settings": self.settings,
+            "settings": self.args.settings,
             "name": self.name,
             "step": self.step,
             "seconds": time.perf_counter() - self.started,
@@ -210,11 +203,11 @@ class Run:
         """Gives every part its state; clears away what a kill has left behind."""
         for name, part in self.parts.items():
             try:
-                part.set_state(self.state[name])
+                part.set_state(self.args.state[name])
             except Exception as error:  # whatever the state of something else leads to
                 reason = error if type(error) is ValueError else repr(error)
                 raise WrongInput(f"{self.logdir} can't be resumed: its {name}: {reason}") from error
-        size, actions = self.settings["q_validation_size"], replay_buffer.transitions["actions"]
+        size, actions = self.args.q_validation_size, replay_buffer.transitions["actions"]
         drawn = (size, *env.observation_space.shape) if self.step >= size else ()
         if (
             replay_buffer.added != self.step
@@ -248,12 +241,12 @@ class Run:
         if kind is FloatingPointError:
             where = f"the last good checkpoint is {self.logdir}'s of step {self.saved_step}"
             raise FloatingPointError(f"{error}; {where}") from error
-        if kind is None and self.step < self.max_steps:
+        if kind is None and self.step < self.args.max_steps:
             print(f"Stopped. To go on: python run.py --resume {shlex.quote(self.logdir)}")
             sys.exit(128 + self.stop_signal)
         if kind is None and self.best.step:
             model = shlex.quote(os.path.join(self.logdir, f"{self.name}-best.h5"))
-            env = "" if self.settings["env"] == ENV else f" --env {self.settings['env']}"
+            env = "" if self.args.env == ENV else f" --env {self.args.env}"
             print(
                 f"Best: episode_return_avg {self.best.episode_return_avg:.3f} at step "
                 f"{self.best.step}. To watch it: python run.py --model {model}{env} --view"

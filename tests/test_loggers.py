@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
@@ -49,11 +51,11 @@ def test_hyperparameters_are_recorded_for_the_hparams_page(logger, tmp_path):
 class Run:
     """What a log wants to know of a run."""
 
-    name, max_steps, step, resumed = "x", 1000, 0, False
+    name, step, resumed, evaluations = "x", 0, False, ()
 
-    def __init__(self, logdir, **attributes):
-        self.logdir, self.evaluations, self.settings = logdir, [], {"batch_size": 64, "seed": 1}
-        vars(self).update(attributes)
+    def __init__(self, logdir, settings=None):
+        self.logdir = logdir
+        self.args = SimpleNamespace(max_steps=1000, settings=settings or {"batch_size": 64})
 
 
 def info(episode_return, episode_steps, seconds):
