@@ -11,7 +11,7 @@ from tensorboard.plugins.hparams import api as hparams
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
 
-from support.events import open_events
+from support.events import first_columns, open_events
 
 GIGABYTE = 1024**3  # bytes
 NOT_ABOUT_LEARNING = ("log_every", "checkpoint_every", "snapshot_every")
@@ -43,7 +43,7 @@ class TensorBoardLogger:
         """
         columns = [hparams.HParam(name) for name in hyperparameters]
         results = [hparams.Metric(name) for name in metrics]
-        self._write(summary=hparams.hparams_config_pb(columns, results))
+        self._write(summary=first_columns(hparams.hparams_config_pb(columns, results), 5))
         self._write(summary=hparams.hparams_pb(hyperparameters, trial_id=name))
 
     def log_restart(self, step):

@@ -9,6 +9,7 @@ from pathlib import Path
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 OVERHEAD = 16  # bytes of a record beside its event: length and two check sums
 
@@ -35,3 +36,17 @@ def open_events(logdir):
             size += OVERHEAD + len(record)
     file.truncate(size)
     return file, events
+
+
+def first_columns(summary, count):
+    """Lets the first columns of TensorBoard's HParams page stay the first ones.
+
+    The page sorts columns by name and shows five of them, but those that are marked as differing
+    between runs come before the others. `summary` is one of `hparams_config_pb`, and returned.
+    """
+    plugin_data = summary.value[0].metadata.plugin_data
+    content = HParamsPluginData.FromString(plugin_data.content)
+    for column in content.experiment.hparam_infos[:count]:
+        column.differs = True
+    plugin_data.content = content.SerializeToString()
+    return summary

@@ -4,7 +4,9 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
+import run
 from loggers import TensorBoardLogger, TrainingLog
+from support.options import read_settings
 
 
 @pytest.fixture
@@ -120,6 +122,23 @@ def test_the_time_of_an_evaluation_is_not_the_episodes(log, tmp_path, monkeypatc
     log.step(2, 0.0, info(0.0, 1, 4.0))
     assert scalars(tmp_path)["episode_seconds"] == [(1, 2.0), (2, 4.0)]
     assert scalars(tmp_path)["steps_per_second"] == [(1, 0.5), (2, 0.25)]
+
+
+def test_the_settings_that_a_reader_changes_first_are_the_first_columns(tmp_path):
+    names = [setting.name for setting in read_settings(vars(run))]
+    log = TrainingLog(1)
+    log.begin(Run(tmp_path, settings=dict.fromkeys(names, 1)))
+    log.close()
+    content = read(tmp_path).SummaryMetadata("_hparams_/experiment").plugin_data.content
+    columns = plugin_data_pb2.HParamsPluginData.FromString(content).experiment.hparam_infos
+    shown = sorted(columns, key=lambda column: (not column.differs, column.name))[:5]  # as the page
+    assert {column.name for column in shown} == {
+        "train_epsilon",
+        "learning_rate",
+        "batch_size",
+        "target_update_every",
+        "discount_factor_gamma",
+    }
 
 
 def test_settings_that_change_nothing_about_learning_are_no_column(tmp_path):
