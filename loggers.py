@@ -56,6 +56,7 @@ class TensorBoardLogger:
 
     def _write(self, **fields):
         self.writer.write(Event(wall_time=time.time(), **fields).SerializeToString())
+        self.writer.flush()
 
 
 class TrainingLog:

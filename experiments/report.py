@@ -15,6 +15,7 @@ if not __package__:
     sys.exit(2)
 
 import functools
+import io
 import itertools
 import os
 import textwrap
@@ -26,6 +27,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from scipy import stats
 
+from support.files import write_file
 from support.options import OneLineParser
 
 matplotlib.use("Agg")  # to files, without a window
@@ -202,7 +204,9 @@ def plot(results, filename):
     axes.grid(alpha=0.3)
     if not ended.empty:
         figure.legend(loc="outside lower center")
-    figure.savefig(filename, dpi=150)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=150, format=os.path.splitext(filename)[1][1:])
+    write_file(filename, picture.getvalue())
     plt.close(figure)
 
 
@@ -239,10 +243,7 @@ def main(argv=None):
     summary = summarize(results, args.measure)
     print(table(summary, reward_threshold(results), args.measure))
     if args.plot is not None:
-        try:
-            plot(results, args.plot)
-        except OSError as error:
-            parser.error(f"--plot {args.plot} can't be written: {error.strerror}")
+        plot(results, args.plot)
 
 
 if __name__ == "__main__":

@@ -72,6 +72,7 @@ def read_checkpoint(logdir):
         state = _unpack(archive)
         if state["file"]["format"] != FORMAT:
             raise ValueError(f"its format is {state['file']['format']}, not {FORMAT}")
+        state["file"]["versions"].items()  # it is a dict
         _check_run(**state["run"])
     except Exception as error:  # whatever something else with a check sum leads to
         raise WrongInput(f"{filename} is no checkpoint of this program: {error!r}") from error
@@ -95,7 +96,8 @@ def _unpack(archive):
 
 def _check_run(settings, name, step, seconds, evaluations, validation_observations):
     check_name("its name", name)
-    if type(step) is not int or not 0 <= step <= 10**9 or not 0 <= seconds < np.inf:
+    kinds = type(step), type(seconds), type(settings)
+    if kinds != (int, float, dict) or not 0 <= step <= 10**9 or not 0 <= seconds < np.inf:
         raise ValueError(f"it was made after {step} steps and {seconds} seconds")
     steps = np.arange(settings["eval_every"], step + 1, settings["eval_every"])
     if evaluations.shape != (len(steps), 4) or (evaluations[:, 0] != steps).any():

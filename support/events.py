@@ -11,6 +11,8 @@ from google.protobuf.message import DecodeError
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from support.errors import WrongInput
+
 OVERHEAD = 16  # bytes of a record beside its event: length and two check sums
 
 
@@ -21,14 +23,17 @@ def open_events(logdir):
     follows a damaged record is cut off, for no program reads it.
 
     Returns:
-        (file, events): unbuffered binary file; list of the `Event`s in it.
+        (file, events): binary file; list of the `Event`s in it.
 
     Raises:
         OSError: it can't be written.
+        WrongInput: it is a link or something else that leads elsewhere.
     """
     name = f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}"
     filename = max(Path(logdir).glob("events.out.tfevents.*"), default=Path(logdir, name))
-    file = open(filename, "ab", buffering=0)
+    if os.path.lexists(filename) and (filename.is_symlink() or not filename.is_file()):
+        raise WrongInput(f"{filename} is no file, or one of somebody else's; remove it")
+    file = open(filename, "ab")
     events, size = [], 0
     with contextlib.suppress(tf.errors.DataLossError, DecodeError):
         for record in tf.data.TFRecordDataset(os.fsencode(filename)).as_numpy_iterator():

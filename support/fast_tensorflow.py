@@ -18,6 +18,7 @@ _stderr = os.dup(2)
 _nowhere = os.open(os.devnull, os.O_WRONLY)
 os.dup2(_nowhere, 2)
 try:
+    import keras
     import tensorflow as tf
     from absl import logging
 finally:
@@ -25,6 +26,7 @@ finally:
     os.close(_stderr)
     os.close(_nowhere)
 
+keras.config.set_floatx("float32")  # whatever the reader's own configuration of Keras says
 logging.set_verbosity(logging.ERROR)  # Keras warns at each .h5 file that the format is an old one
 
 

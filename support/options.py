@@ -24,7 +24,8 @@ RANGES = {  # of the constants that are not whole numbers from 1
     "eval_epsilon": (0.0, 1.0),
     "train_epsilon": (0.0, 1.0),
 }
-CONSTANT = re.compile(r"^([A-Z][A-Z0-9_]*) = [^#\n]*(?:# *(.*))?$", re.MULTILINE)
+CONSTANT = re.compile(r"^([A-Z][A-Z0-9_]*) *=(?!=)[^#\n]*(?:# *(.*))?$", re.MULTILINE)
+RESERVED = ("lock", "on_checkpoint", "play", "settings", "state")  # what `parse_args` adds
 
 
 def number(smallest, largest):
@@ -78,9 +79,9 @@ def read_settings(namespace):
     # transitions per update` come name, default and meaning of an option.
     """
     settings = []
-    lines = dict(CONSTANT.findall(Path(namespace["__file__"]).read_text()))
+    lines = dict(CONSTANT.findall(Path(namespace["__file__"]).read_text(encoding="utf-8")))
     for constant, meaning in lines.items():
-        name, value = constant.lower(), namespace[constant]
+        name, value = constant.lower(), namespace.get(constant)
         if type(value) in (int, float):
             others = (1, 10**9) if type(value) is int else (-1e300, 1e300)
             settings.append(Setting(name, value, meaning, number(*RANGES.get(name, others))))
@@ -94,7 +95,7 @@ def add_hyperparameters(parser, settings, **keywords):
     """
     group = parser.add_argument_group("hyperparameters")
     for name, default, meaning, parse in settings:
-        if f"--{name}" in parser._option_string_actions:
+        if f"--{name}" in parser._option_string_actions or name in RESERVED:
             parser.error(
                 f"{name.upper()} can't be a constant, --{name} is another option; rename it"
             )
@@ -196,7 +197,7 @@ def complete(args, settings, recorded):
         setattr(args, name, value if given is None else given)
     args.settings = {setting.name: getattr(args, setting.name) for setting in settings}
     model = os.fsencode(args.model or "none").decode(errors="replace")  # as others can read it
-    args.settings["model"] = str(recorded.get("model", model))
+    args.settings["model"] = str(recorded.get("model", model)).encode(errors="replace").decode()
 
 
 def check_args(args):

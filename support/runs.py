@@ -1,5 +1,6 @@
 """A training run as a whole: its directory, where it stands, and how it is stopped and resumed."""
 
+import contextlib
 import itertools
 import os
 import secrets
@@ -12,7 +13,6 @@ import time
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from support.checkpoints import write_checkpoint
 from support.errors import WrongInput
@@ -213,6 +213,7 @@ class Run:
             replay_buffer.added != self.step
             or not np.isin(actions, range(env.action_space.n)).all()
             or np.shape(self.validation_observations) != drawn
+            or (drawn and self.validation_observations.dtype != env.observation_space.dtype)
         ):
             raise WrongInput(f"{self.logdir} can't be resumed: its parts don't fit together")
         for filename in os.listdir(self.logdir):
@@ -229,7 +230,8 @@ class Run:
         if self.stop_signal:
             os._exit(128 + number)
         self.stop_signal = number
-        tqdm.write("\nStopping; once more to leave at once, without saving.")
+        with contextlib.suppress(OSError):  # not print, which may be at work at this moment
+            os.write(1, b"\nStopping; once more to leave at once, without saving.\n")
 
     def __exit__(self, kind, error, trace):
         for number, handler in self.handlers.items():

@@ -176,6 +176,10 @@ def test_a_checkpoint_that_holds_something_else_is_refused_or_resumed(
     changes = list(something_else(state))
     random.Random(0).shuffle(changes)
     found = Counter()
+    forged = [("settings", np.array([(64,)], [("batch_size", int)])), ("seconds", np.ones(1))]
+    forged += [("validation_observations", np.full((200, 2), b"x")), ("name", "\ud800")]
+    for name, value in forged:
+        changes.insert(0, (name, {**state, "run": {**state["run"], name: value}}))
     for what, changed in changes[:count]:
         shutil.copytree(run_directory, tmp_path / "x-log", dirs_exist_ok=True)
         write_checkpoint("x-log", changed)

@@ -410,3 +410,18 @@ def test_with_standard_streams_closed_it_works(tmp_path):
         assert (process.returncode, errors) == (0, "")
         assert f"Created x{i}-log" in output or ">&- " in f"{closed[i]} ".replace("2>", "")
         assert read_checkpoint(f"x{i}-log")["run"]["step"] == 110
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_strangers_event_file_leads_nowhere_else(kind, command, stopped, tmp_path):
+    name = event_file(stopped).name
+    event_file(stopped).unlink()
+    (tmp_path / "victim").write_text("precious")
+    if kind == "link":
+        (tmp_path / stopped / name).symlink_to(tmp_path / "victim")
+    else:
+        os.mkfifo(tmp_path / stopped / name)
+    status, _, errors = command("--resume", stopped, "--max-steps", 310)
+    assert (status, errors.count("\n")) == (2, 1)
+    assert "is no file, or one of somebody else's" in errors
+    assert (tmp_path / "victim").read_text() == "precious"

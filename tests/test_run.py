@@ -117,7 +117,7 @@ def lesson(tmp_path, *lines):
 
 def test_a_constant_that_a_reader_adds_is_an_option(tmp_path, capsys):
     names = lesson(
-        tmp_path, "DECAY = 0.5  # what is left, in %", "LAYERS = 2", "WORD = 'no number'"
+        tmp_path, "DECAY = 0.5  # what is left, in %", "LAYERS=2  #", "WORD = 'no number'"
     )
     args = parse_args(names, ["--decay", "-0.25"])
     assert (args.decay, args.layers) == (-0.25, 2)
@@ -125,6 +125,13 @@ def test_a_constant_that_a_reader_adds_is_an_option(tmp_path, capsys):
     with pytest.raises(SystemExit):
         parse_args(names, ["--help"])
     assert "what is left, in % (default: 0.5)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("line", ["SEED = 1", "STATE = 2", "TEST = 3"])
+def test_a_constant_named_as_another_option_is_refused(line, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        parse_args(lesson(tmp_path, line), [])
+    assert f"{line.split()[0]} can't be a constant" in capsys.readouterr().err
 
 
 def test_a_constant_edited_to_what_cannot_be_is_refused(tmp_path, capsys):
