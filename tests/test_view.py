@@ -153,6 +153,8 @@ def test_ctrl_c_ends_watching_with_the_average_so_far(start, screen, model_file)
     program = start(VIEW.format(model_file), DISPLAY=screen.display)
     while not (line := program.stdout.readline()).startswith("episode 1 return "):
         assert program.poll() is None
+    picture = screen.pixels()  # of the end of the episode; the next one is of another
+    wait_until(lambda: (screen.pixels() != picture).any(), program)
     program.send_signal(signal.SIGINT)
     output, errors = program.communicate(timeout=10)
     assert (program.returncode, errors) == (0, "")
