@@ -45,6 +45,7 @@ from ray import tune
 
 from experiments import report
 from experiments.display import Display, announce, estimate
+from experiments.figures import save_figure
 from experiments.trainings import list_trainings, read_trainings
 from experiments.worker import pack, packed_in, read_run, train_one, unpack
 
@@ -270,8 +271,8 @@ def collect(args, failed):
         row["failed"] = failed.get(name) or mismatch(training, state)
         row |= {**hyperparameters, "name": name}
         rows += [
-            {**row, "step": int(step), "return": episode_return_avg, "seconds": seconds}
-            for step, episode_return_avg, _, seconds in state["evaluations"]
+            {**row, "step": int(step), "return": average, "avg_max_q_value": q, "seconds": seconds}
+            for step, average, q, seconds in state["evaluations"]
         ] or [row]
     return report.frame(rows)
 
@@ -294,7 +295,7 @@ def write_results(args, frame):
     frame.to_csv(args.folder / "results.csv", index=False)
     summary = report.summarize(frame)
     summary.to_csv(args.folder / "summary.csv", index=False)
-    report.plot(frame, args.folder / f"curves.{args.format or 'png'}")
+    save_figure(report.plot(frame), args.folder / f"curves.{args.format or 'png'}")
     print(report.table(summary, report.reward_threshold(frame)))
     for (setting, reason), group in frame.groupby(["setting", "failed"], sort=False):
         seeds = ", ".join(map(str, group["seed"].unique()))

@@ -15,8 +15,6 @@ if not __package__:
 
 import support.fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps TensorFlow quiet)
 
-import argparse
-import io
 import itertools
 import os
 import textwrap
@@ -27,17 +25,14 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.backends import BackendFilter, backend_registry
 from matplotlib.patheffects import withStroke
-from PIL import Image
 
 import run
+from experiments.figures import PLOTS, new_file, save_figure
 from support.environments import make_env
 from support.errors import WrongInput
-from support.files import write_file
 from support.options import ENV, OneLineParser, number
 from support.options import parse_args as parse_run_args
 from support.snapshots import load_weights
-
-matplotlib.rcParams["text.parse_math"] = False  # a $ in a file's name is one
 
 POINTS = 180  # along each axis, at which the network is asked
 HUGE = 1e6  # where a bound is beyond this, an axis shows what the episodes visit
@@ -56,19 +51,6 @@ class Column(NamedTuple):
     q_values: np.ndarray
 
 
-def new_file(*extensions):
-    """Type of an option: a file with one of some extensions, in a directory to write to."""
-
-    def parse(text):
-        writable = os.access(os.path.dirname(text) or ".", os.W_OK) and not os.path.isdir(text)
-        if writable and os.path.splitext(text)[1] in extensions:
-            return text
-        names = " or ".join(extensions)
-        raise argparse.ArgumentTypeError(f"{text!r} is no {names} file in a directory to write to")
-
-    return parse
-
-
 def readable(filename):
     """A file's name without bytes that are no text, which can neither be drawn nor tabulated."""
     return os.fsencode(filename).decode(errors="replace")
@@ -82,17 +64,6 @@ def can_show():
         return False
     without = backend_registry.list_builtin(BackendFilter.NON_INTERACTIVE)
     return matplotlib.get_backend().lower() not in without
-
-
-def save_figure(figure, filename):
-    """Writes a matplotlib figure as .png or .svg; raises OSError where that can't be done."""
-    content, extension = io.BytesIO(), os.path.splitext(filename)[1]
-    figure.savefig(content, format=extension[1:], dpi=120)
-    if extension == ".png":  # with a palette of 256 colours, a third as large
-        picture = Image.open(content).convert("RGB").quantize()
-        picture.save(content := io.BytesIO(), "PNG", optimize=True)
-    write_file(filename, content.getvalue())
-    print(f"Saved {filename}")
 
 
 def make_plane(env_id):
@@ -237,7 +208,7 @@ def main(argv=None):
     parser = OneLineParser(prog="landscape", description="Draws what snapshots have learned.")
     add = parser.add_argument
     add("snapshots", nargs="+", metavar="X.h5", help=f"snapshots, side by side; at most {MOST}")
-    add("--plot", metavar="FILE", type=new_file(".png", ".svg"), help="draw to a .png or .svg file")
+    add("--plot", metavar="FILE", type=new_file(*PLOTS), help="draw to a .png or .svg file")
     add("--seed", type=number(0, 2**32 - 1), default=1, help="of the episode (default: 1)")
     add("--env", metavar="ID", default=ENV, help=f"environment (default: {ENV})")
     args = parser.parse_args(argv)
@@ -262,7 +233,6 @@ def main(argv=None):
         save_figure(figure, args.plot)
     else:
         plt.show()
-    plt.close(figure)
 
 
 if __name__ == "__main__":

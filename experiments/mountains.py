@@ -28,7 +28,8 @@ from matplotlib import pyplot as plt
 from tqdm import tqdm
 
 import run
-from experiments.landscape import new_file, readable, save_figure
+from experiments.figures import PLOTS, new_file, save_figure
+from experiments.landscape import readable
 from support.errors import WrongInput
 from support.files import write_file
 from support.options import ENV, OneLineParser, number
@@ -217,7 +218,7 @@ def main(argv=None):
     add = parser.add_argument
     add("policies", nargs="+", metavar="X.h5", help="snapshots, or a .csv of --save")
     add("--episodes", type=number(1, MAX_EPISODES), default=20, help="per mountain (default: 20)")
-    add("--plot", metavar="FILE", type=new_file(".png", ".svg"), help="draw to a .png or .svg file")
+    add("--plot", metavar="FILE", type=new_file(*PLOTS), help="draw to a .png or .svg file")
     add("--save", metavar="FILE", type=new_file(".csv"), help="write the returns to a .csv file")
     args = parser.parse_args(argv)
     env = gym.make(ENV)

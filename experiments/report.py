@@ -15,9 +15,7 @@ if not __package__:
     sys.exit(2)
 
 import functools
-import io
 import itertools
-import os
 import textwrap
 
 import gymnasium as gym
@@ -27,11 +25,10 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from scipy import stats
 
-from support.files import write_file
+from experiments.figures import PLOTS, new_file, save_figure
 from support.options import OneLineParser
 
 matplotlib.use("Agg")  # to files, without a window
-matplotlib.rcParams["text.parse_math"] = False  # a $ in a name is one
 
 COLUMNS = ("setting", "env", "seed", "step", "return", "seconds", "failed")
 MEASURES = {  # what is measured of a training, given the returns of its evaluations by step
@@ -165,12 +162,14 @@ def table(summary, threshold, compared="last evaluation"):
     return "\n\n".join(pd.DataFrame(rows).to_string(index=False) for rows in (measured, gains))
 
 
-def plot(results, filename):
+def plot(results):
     """Draws return against steps: per setting the mean with its 95% band, and faint, every seed.
 
     Args:
         results: as for `summarize`.
-        filename: path of the picture, .png or .svg.
+
+    Returns:
+        Figure of pyplot.
     """
     figure, axes = plt.subplots(figsize=(9, 5.5), layout="constrained")
     looks = zip(
@@ -204,10 +203,7 @@ def plot(results, filename):
     axes.grid(alpha=0.3)
     if not ended.empty:
         figure.legend(loc="outside lower center")
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=150, format=os.path.splitext(filename)[1][1:])
-    write_file(filename, picture.getvalue())
-    plt.close(figure)
+    return figure
 
 
 def main(argv=None):
@@ -219,10 +215,10 @@ def main(argv=None):
         default="last evaluation",
         help="what gain, P(better) and its p-value are about (default: %(default)s)",
     )
-    parser.add_argument("--plot", metavar="FILE", help="draw the curves to a .png or .svg file")
+    parser.add_argument(
+        "--plot", metavar="FILE", type=new_file(*PLOTS), help="draw to a .png or .svg file"
+    )
     args = parser.parse_args(argv)
-    if args.plot is not None and os.path.splitext(args.plot)[1] not in (".png", ".svg"):
-        parser.error(f"--plot {args.plot!r} is no .png or .svg file")
     frames = []
     for filename in args.results:
         try:
@@ -243,7 +239,7 @@ def main(argv=None):
     summary = summarize(results, args.measure)
     print(table(summary, reward_threshold(results), args.measure))
     if args.plot is not None:
-        plot(results, args.plot)
+        save_figure(plot(results), args.plot)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import matplotlib
 import numpy as np
 import pytest
 from conftest import ROOT
-from matplotlib import pyplot as plt
 from PIL import Image
 
 import run
@@ -73,7 +72,6 @@ def drawn(monkeypatch, *arguments):
     """The figure that the program draws."""
     figures = []
     monkeypatch.setattr(landscape, "save_figure", lambda figure, _: figures.append(figure))
-    monkeypatch.setattr(plt, "close", lambda _: None)
     assert call(landscape.main, *arguments, "--plot", "x.png") == 0
     return figures[0]
 

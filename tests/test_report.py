@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 
 from experiments import report
+from experiments.figures import save_figure
 
 ENV = "MountainCar-v0"
 
@@ -91,7 +92,7 @@ def test_the_plot_is_written_with_and_without_trainings(name, start, tmp_path):
     frames = trainings("a", [[-200, -110], [-200, -120]]), trainings("$\\no formula$", [[-130, 0]])
     results = pd.concat(frames)
     for failed in (np.nan, "all of them"):
-        report.plot(results.assign(failed=failed), tmp_path / name)
+        save_figure(report.plot(results.assign(failed=failed)), tmp_path / name)
         assert (tmp_path / name).read_bytes().startswith(start)
 
 

@@ -1,0 +1,193 @@
+"""Draws the pictures of the project's pages into images/, out of data that is in the project:
+
+    python -m experiments.pictures
+
+The one of TensorBoard is taken with a browser; without Chromium, it stays as it is.
+"""
+
+import sys
+
+if not __package__:
+    print("pictures.py: start it with python -m experiments.pictures", file=sys.stderr)
+    sys.exit(2)
+
+import support.fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps TensorFlow quiet)
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+
+import gymnasium as gym
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from PIL import Image, ImageDraw, ImageFont
+from tensorboard import program
+
+import run
+from experiments import landscape, mountains, report
+from experiments.figures import save_figure
+from support.errors import ROOT
+from support.files import write_file
+from support.options import ENV, OneLineParser
+from support.snapshots import load_weights
+
+matplotlib.use("Agg")  # to files, without a window
+
+RESULTS = "experiments/results"
+REPORTS = {  # pictures of experiments.report: data of each
+    "article_reproduced": ("article", "author_2018"),
+    "exercise": ("article", "better"),
+    "exercise_fresh": ("fresh_article", "fresh_better"),
+    "exercises": ("fresh_article", "exercises"),
+}
+AGENTS = {  # in the GIF: snapshot of each
+    "random": None,
+    "after 50,000 steps of training": "example-log/example-50000.h5",
+    "the best, after 160,000": "example-log/example-best.h5",
+}
+WIDTH, HEIGHT, CAPTION = 300, 200, 44  # pixels of an agent in the GIF, and of the text above it
+STRIDE, LAST_FRAME = 2, 3000  # steps between frames; milliseconds that the last one is shown
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSER_OPTIONS = (  # a picture of a page without a screen, and without calling home
+    "--headless --no-sandbox --no-first-run --disable-background-networking --disable-sync "
+    "--disable-component-update --disable-gpu --window-size=1500,760 "
+    "--virtual-time-budget=30000"
+).split()
+WATCHED = "episode_return_avg|avg_max_q_value"  # curves in the screenshot
+SETTINGS = {"scalarSmoothing": 0, "ignoreOutliers": False, "autoReload": True}  # of TensorBoard
+
+
+def play(snapshot, seed):
+    """One episode of Mountain Car, as it looks.
+
+    Args:
+        snapshot: .h5 file of the policy; None for random actions.
+        seed: seed of the environment and of the actions.
+
+    Returns:
+        List of what there is before the first step and after each: the picture, an uint8 array;
+        what is to be said of it, a string.
+    """
+    env = gym.make(ENV, render_mode="rgb_array")
+    model = run.create_model(env)
+    if snapshot:
+        load_weights(model, snapshot)
+    env.action_space.seed(seed)
+    observation, _ = env.reset(seed=seed)
+    episode_return, done, frames = 0.0, False, [(env.render(), "return 0")]
+    while not done:
+        action = run.epsilon_greedy_action(env, model, observation, 0 if snapshot else 1)
+        observation, reward, terminated, truncated, _ = env.step(action)
+        episode_return, done = episode_return + reward, terminated or truncated
+        end = ", at the flag" if terminated else ", out of time" if truncated else ""
+        frames.append((env.render(), f"return {episode_return:.0f}{end}"))
+    return frames
+
+
+def draw_agents(filename):
+    """Draws `AGENTS` side by side, from the same start, as an animated GIF."""
+    episodes = {name: play(snapshot, seed=1) for name, snapshot in AGENTS.items()}
+    font, pictures = ImageFont.load_default(15), []
+    for step in range(0, max(map(len, episodes.values())), STRIDE):
+        picture = Image.new("RGB", (WIDTH * len(episodes), HEIGHT + CAPTION), "white")
+        draw = ImageDraw.Draw(picture)
+        for n, (name, frames) in enumerate(episodes.items()):
+            frame, told = frames[min(step, len(frames) - 1)]
+            small = Image.fromarray(frame).resize((WIDTH, HEIGHT), Image.Resampling.BOX)
+            picture.paste(small, (n * WIDTH, CAPTION))
+            draw.line([(n * WIDTH, 0), (n * WIDTH, picture.height)], "lightgray")
+            draw.text((n * WIDTH + 10, 4), name, "black", font)
+            draw.text((n * WIDTH + 10, 23), told, "dimgray", font)
+        pictures.append(picture)
+    colors = pictures[0].quantize(32)
+    first, *others = (p.quantize(palette=colors, dither=Image.Dither.NONE) for p in pictures)
+    pace = [1000 * STRIDE // 30] * len(others) + [LAST_FRAME]  # the environment's 30 steps a second
+    content = io.BytesIO()
+    first.save(content, "GIF", save_all=True, append_images=others, loop=0, duration=pace)
+    write_file(filename, content.getvalue())
+    print(f"Saved {filename}")
+
+
+def draw_q_values(filename):
+    """Draws avg_max_q_value of many trainings, beside what numbers of steps are worth."""
+    results = pd.read_csv(f"{RESULTS}/fresh_article.csv")
+    curves = results.pivot(index="step", columns="seed", values="avg_max_q_value")
+    figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
+    axes.plot(curves, color="tab:blue", linewidth=0.8, alpha=0.3)[0].set_label("one training")
+    axes.plot(curves.mean(axis=1), color="tab:blue", linewidth=2.5, label="mean of 30")
+    gamma = run.DISCOUNT_FACTOR_GAMMA
+    ahead = np.arange(1 + (run.MAX_STEPS - run.TRAIN_START) // run.TARGET_UPDATE_EVERY)
+    steps, label = run.TRAIN_START + ahead * run.TARGET_UPDATE_EVERY, "one step ahead per copy"
+    axes.plot(steps, -(1 - gamma**ahead) / (1 - gamma), "k:", linewidth=1.2, label=label)
+    for count, name in ((100, "100 steps to go"), (200, "200 steps"), (np.inf, "no end")):
+        value = -(1 - gamma**count) / (1 - gamma)
+        axes.axhline(value, color="gray", linestyle="--", linewidth=0.8)
+        place = {"xy": (0.005, value), "xycoords": ("axes fraction", "data"), "va": "bottom"}
+        axes.annotate(f"{name}: {value:.1f}", **place)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.set(xlabel="training steps", ylabel="avg_max_q_value", ylim=(-105, 0))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper center")
+    save_figure(figure, filename)
+
+
+class Server(program.WerkzeugServer):
+    """TensorBoard with a page /set, which stores `SETTINGS` in the browser and shows the curves."""
+
+    def __init__(self, app, flags):
+        store = f"localStorage._tb_global_settings = JSON.stringify({json.dumps(SETTINGS)});"
+        page = (
+            f"<script>{store} location = '/?forceSVG=true&tagFilter={WATCHED}#timeseries';</script>"
+        )
+
+        def with_settings(environ, start_response):
+            if environ["PATH_INFO"] != "/set":
+                return app(environ, start_response)
+            start_response("200 OK", [("Content-Type", "text/html")])
+            return [page.encode()]
+
+        super().__init__(with_settings, flags)
+
+
+def photograph_tensorboard(filename):
+    """Saves what a browser shows of example-log in TensorBoard."""
+    browser = next(filter(shutil.which, BROWSERS), None)
+    if browser is None:
+        return print(f"{filename} stays as it is: there is none of {', '.join(BROWSERS)}")
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree("example-log", os.path.join(folder, "example-log"))
+        tensorboard = program.TensorBoard(server_class=Server)
+        tensorboard.configure(argv=["", f"--logdir={folder}", "--port=0"])
+        url, screenshot = tensorboard.launch(), os.path.join(folder, "screenshot.png")
+        options = [*BROWSER_OPTIONS, f"--user-data-dir={folder}/browser"]
+        command = [browser, *options, f"--screenshot={screenshot}", f"{url}set"]
+        subprocess.run(command, check=True, capture_output=True)
+        picture = Image.open(screenshot).convert("RGB").quantize()
+    content = io.BytesIO()
+    picture.save(content, "PNG", optimize=True)
+    write_file(filename, content.getvalue())
+    print(f"Saved {filename}")
+
+
+def main(argv=None):
+    OneLineParser(prog="pictures", description="Draws the pictures of the pages.").parse_args(argv)
+    with contextlib.chdir(ROOT):
+        draw_agents("images/agents.gif")
+        photograph_tensorboard("images/tensorboard.png")
+        draw_q_values("images/avg_max_q_value.png")
+        stages = [f"example-log/example-{stage}.h5" for stage in (50000, 100000, 150000, "best")]
+        landscape.main([*stages, "--plot", "images/landscape.png"])
+        mountains.main([f"{RESULTS}/mountains.csv", "--plot", "images/mountains.png"])
+        for picture, files in REPORTS.items():
+            data = [f"{RESULTS}/{file}.csv" for file in files]
+            report.main([*data, "--plot", f"images/{picture}.png"])
+
+
+if __name__ == "__main__":
+    main()
