@@ -105,7 +105,7 @@ def draw_agents(filename):
             draw.text((n * WIDTH + 10, 4), name, "black", font)
             draw.text((n * WIDTH + 10, 23), told, "dimgray", font)
         pictures.append(picture)
-    colors = pictures[0].quantize(32)
+    colors = pictures[0].quantize(32, Image.Quantize.FASTOCTREE)
     first, *others = (p.quantize(palette=colors, dither=Image.Dither.NONE) for p in pictures)
     pace = [1000 * STRIDE // 30] * len(others) + [LAST_FRAME]  # the environment's 30 steps a second
     content = io.BytesIO()
