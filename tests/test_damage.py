@@ -96,6 +96,7 @@ def test_damaged_checkpoints_are_refused_or_load_as_they_were(run_directory, tmp
     print(f"{refused} damaged checkpoints refused, {loaded} loaded as they were")
 
 
+@pytest.mark.slow
 def test_damaged_snapshots_are_refused_or_load_as_they_were(run_directory, tmp_path, request):
     count = request.config.getoption("damages")
     intact = (run_directory / "x-400.h5").read_bytes()

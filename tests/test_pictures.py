@@ -1,11 +1,13 @@
 """The pictures of the pages come from data in the project."""
 
+import pytest
 from conftest import ROOT
 from PIL import Image
 
 from experiments import pictures
 
 
+@pytest.mark.slow
 def test_three_agents_drive_side_by_side_until_the_last_is_done(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     pictures.draw_agents(tmp_path / "agents.gif")

@@ -94,6 +94,7 @@ def test_the_commands_of_the_pages_work(command, run_command):
     run_command(command)
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_the_example():
     (command,) = {name.removeprefix(".venv/bin/") for name in COMMANDS if "tensorboard" in name}
     words = [Path(sys.executable).parent / "tensorboard", *command.split()[1:], "--port=0"]

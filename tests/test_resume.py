@@ -169,6 +169,7 @@ def test_ctrl_c_and_sigterm_save_and_say_how_to_resume(number, status, uninterru
     assert content("x-log") == uninterrupted
 
 
+@pytest.mark.slow
 def test_a_finished_run_grows_to_what_a_longer_one_would_be(command, uninterrupted):
     for argument in ["--name", "x", "--seed", "3"], ["--resume", "x-log", "--max-steps", "3000"]:
         options = SETTINGS if argument[0] == "--name" else []
@@ -253,6 +254,7 @@ def test_a_run_of_other_library_versions_resumes_with_a_warning(command, stopped
     assert re.fullmatch(r"run\.py: warning: x-log was made with keras 3\.0\.0, now .*\n", errors)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_before_its_first_checkpoint_starts_over(command, uninterrupted):
     status, *_ = finish(start("--name", "x", "--seed", 3, *SETTINGS, killer=("os", "replace", 2)))
     assert status == -signal.SIGKILL
@@ -261,6 +263,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_starts_over(command, 
     assert content("x-log") == uninterrupted
 
 
+@pytest.mark.slow
 def test_two_processes_never_share_a_run(command, stopped):
     first = start("--resume", stopped, "--max-steps", 10**6)
     while "Resumed" not in first.stdout.readline():
@@ -288,6 +291,7 @@ def test_a_diverged_run_stops_and_keeps_the_last_good_files(command, monkeypatch
     assert all(np.isfinite(array).all() for array in state["model"].values())
 
 
+@pytest.mark.slow
 def test_a_directory_deleted_under_a_training_ends_it_in_a_line(tmp_path):
     process = start("--name", "x", "--seed", 3, *SETTINGS, "--max-steps", 10**6)
     while "/400 " not in process.stdout.readline():
@@ -318,6 +322,7 @@ def event_file(logdir):
     return filename
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [0, 0.5, 0.97, None])
 def test_curves_that_were_damaged_are_filled_in_from_the_checkpoint(size, command, uninterrupted):
     arguments = ["--name", "x", "--seed", 3, *SETTINGS, "--max-steps", 2100]
@@ -353,6 +358,7 @@ def test_curves_are_on_the_disk_before_the_checkpoint_that_stands_on_them(comman
         assert order[i - 1] == "checkpoint.partial.npz"
 
 
+@pytest.mark.slow
 def test_a_clock_that_was_set_back_breaks_no_curves(command, uninterrupted, monkeypatch):
     now, max_steps = time.time, [700, 1600, 2400, 3000]
     for back, steps in enumerate(max_steps):

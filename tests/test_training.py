@@ -47,6 +47,7 @@ def same_arrays(filename, other):
     )
 
 
+@pytest.mark.slow
 def test_two_runs_with_one_seed_are_bit_identical_and_another_seed_is_not(command, tmp_path):
     for name, seed in [("a", 5), ("b", 5), ("c", 6)]:
         status, _, errors = command("--name", name, "--seed", seed, *SHORT, "--train-epsilon", 0.5)
@@ -104,6 +105,7 @@ def test_keras_opens_the_snapshots(command):
     np.testing.assert_allclose(run.predict(env, ours, observations), q_values, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_evaluating_a_snapshot_twice_with_one_seed_prints_the_same(command):
     command("--env", "CartPole-v1", "--name", "x", "--seed", 1, *SHORT)
     evaluation = ["--env", "CartPole-v1", "--model", "x-log/x-best.h5", "--eval"]
@@ -116,6 +118,7 @@ def test_evaluating_a_snapshot_twice_with_one_seed_prints_the_same(command):
     assert lines[0] == lines[1] != lines[2]
 
 
+@pytest.mark.slow
 def test_an_evaluation_leaves_the_training_run_as_it_was(command):
     # The same training with and without evaluations, and with longer ones.
     command("--name", "a", "--seed", 3, *SHORT)
@@ -172,6 +175,7 @@ def test_best_holds_the_weights_of_the_best_evaluation(tmp_path, monkeypatch):
     assert all(np.array_equal(a, b) for a, b in zip(best, weights[1], strict=True))
 
 
+@pytest.mark.slow
 def test_a_model_starts_a_new_training_from_its_weights(command, tmp_path):
     command("--name", "a", "--seed", 3, *SHORT)
     two_steps = ["--train-start", 1, "--max-steps", 2, "--seed", 4, "--learning-rate", 1e-12]

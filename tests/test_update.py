@@ -3,6 +3,7 @@
 import gymnasium as gym
 import keras
 import numpy as np
+import pytest
 
 import run
 from replay_buffer import ReplayBuffer
@@ -45,6 +46,7 @@ def relative_difference(arrays, others):
     return max(np.abs(a - b).max() / np.abs(b).max() for a, b in zip(arrays, others, strict=True))
 
 
+@pytest.mark.slow
 def test_fit_batch_equals_predict_and_fit_over_many_batches():
     env = gym.make("MountainCar-v0")
     keras.utils.set_random_seed(0)
