@@ -116,11 +116,14 @@ def draw_agents(filename):
 
 def draw_q_values(filename):
     """Draws avg_max_q_value of many trainings, beside what numbers of steps are worth."""
-    results = pd.read_csv(f"{RESULTS}/fresh_article.csv")
-    curves = results.pivot(index="step", columns="seed", values="avg_max_q_value")
+    results = pd.concat(pd.read_csv(f"{RESULTS}/{file}.csv") for file in REPORTS["exercises"])
+    curves = results.pivot(index="step", columns=["setting", "seed"], values="avg_max_q_value")
+    article, endless = curves["fresh_article"], curves["endless"]
     figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
-    axes.plot(curves, color="tab:blue", linewidth=0.8, alpha=0.3)[0].set_label("one training")
-    axes.plot(curves.mean(axis=1), color="tab:blue", linewidth=2.5, label="mean of 30")
+    axes.plot(article, color="tab:blue", linewidth=0.8, alpha=0.3)[0].set_label("one training")
+    axes.plot(article.mean(axis=1), color="tab:blue", linewidth=2.5, label="mean of 30")
+    label = "mean of 30, the time limit looked past"
+    axes.plot(endless.mean(axis=1), "--", color="tab:orange", linewidth=2.5, label=label)
     gamma = run.DISCOUNT_FACTOR_GAMMA
     ahead = np.arange(1 + (run.MAX_STEPS - run.TRAIN_START) // run.TARGET_UPDATE_EVERY)
     steps, label = run.TRAIN_START + ahead * run.TARGET_UPDATE_EVERY, "one step ahead per copy"
