@@ -150,7 +150,7 @@ def test_the_table_of_formulas_gives_lines_of_run():
         )
 
 
-def test_the_pages_name_no_file_that_is_not_there_and_pictures_have_alternative_texts():
+def test_links_lead_somewhere_and_pictures_have_alternative_texts():
     assert len(EXCERPTS) >= 9
     shown = set()
     for page in PAGES:
@@ -160,6 +160,10 @@ def test_the_pages_name_no_file_that_is_not_there_and_pictures_have_alternative_
             assert (page.parent / link).exists(), link
             assert text and (not picture or len(text) > 20)
             shown |= {(page.parent / link).resolve()} if picture else set()
+        for link, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text()):
+            target = (page.parent / link) if link else page
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings]
     pictures = {*(ROOT / "images").iterdir()}
     assert pictures == shown
     assert sum(picture.stat().st_size for picture in pictures) < 3_000_000
