@@ -33,11 +33,17 @@ def save_figure(figure, filename):
 
     Raises OSError where that can't be done.
     """
-    content, extension = io.BytesIO(), os.path.splitext(filename)[1]
-    figure.savefig(content, format=extension[1:], dpi=120)
+    extension = os.path.splitext(filename)[1]
+    figure.savefig(content := io.BytesIO(), format=extension[1:], dpi=120)
     plt.close(figure)
-    if extension == ".png":  # with a palette of 256 colours, a third as large
-        picture = Image.open(content).convert("RGB").quantize()
-        picture.save(content := io.BytesIO(), "PNG", optimize=True)
+    if extension == ".png":
+        return save_png(Image.open(content).convert("RGB"), filename)
+    write_file(filename, content.getvalue())
+    print(f"Saved {filename}")
+
+
+def save_png(picture, filename):
+    """Writes a Pillow picture with a palette of 256 colours, which makes it a third as large."""
+    picture.quantize().save(content := io.BytesIO(), "PNG", optimize=True)
     write_file(filename, content.getvalue())
     print(f"Saved {filename}")

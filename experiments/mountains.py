@@ -160,7 +160,7 @@ def table(results, rolling):
     """The tables that are printed, a string; `rolling` is what `reference` returns."""
     grid = over_policies(results).iloc[::-1].rename_axis(index="force", columns="gravity x")
     policies, episodes = results["policy"].nunique(), results["episodes"].max()
-    parts = [f"Mean return ({policies} policies, {episodes} episodes of each per mountain)"]
+    parts = [f"Mean return (policies: {policies}; episodes of each per mountain: {episodes})"]
     parts.append(grid.to_string(float_format="{:.0f}".format))
     for axis, easy in zip(AXES, (rolling.loc[1.0], rolling[1.0]), strict=True):
         line = along(results, axis)
@@ -196,7 +196,7 @@ def plot(results, rolling):
     figure.colorbar(image, ax=chart, label="mean return", extend="max")
     chart.plot(1, 1, **star)
     chart.set(xlabel="gravity, times that of training", ylabel="force, times that of training")
-    chart.set_title(f"Mean of {results['policy'].nunique()} policies")
+    chart.set_title(f"Mean of the policies (n = {results['policy'].nunique()})")
     for panel, axis, easy in zip(panels, AXES, (rolling.loc[1.0], rolling[1.0]), strict=True):
         line = along(results, axis)
         panel.plot(line, color="tab:blue", linewidth=0.8, alpha=0.3)[0].set_label("one policy")

@@ -37,6 +37,7 @@ MEASURES = {  # what is measured of a training, given the returns of its evaluat
     "second half": lambda returns: returns[returns.index >= returns.index[-1] / 2].mean(),
     "mean of all evaluations": lambda returns: returns.mean(),
 }
+MOST_FAINT = 4  # settings in a plot that shows single trainings, too
 STATISTICS = {
     "mean": np.mean,
     "IQM": functools.partial(stats.trim_mean, proportiontocut=0.25),
@@ -156,14 +157,15 @@ def table(summary, threshold, compared="last evaluation"):
         if threshold is not None:
             counts[f"reached {threshold:g}"] = row["reached"]
         chance = row.get("P(better)", np.nan)
-        better = f"{chance:.2f} (p = {row['p']:.3f})" if chance == chance else "-"
+        p = f"p = {row['p']:.3f}" if row.get("p", np.nan) >= 0.0005 else "p < 0.001"
+        better = f"{chance:.2f} ({p})" if chance == chance else "-"
         gain = {f"gain of {compared} [95%]": cell(row, "gain"), "P(better)": better}
         gains.append({**counts, **gain})
     return "\n\n".join(pd.DataFrame(rows).to_string(index=False) for rows in (measured, gains))
 
 
 def plot(results):
-    """Draws return against steps: per setting the mean with its 95% band, and faint, every seed.
+    """Draws return against steps: the mean of each setting with its 95% band.
 
     Args:
         results: as for `summarize`.
@@ -178,14 +180,16 @@ def plot(results):
         itertools.cycle(["-", "--", "-.", ":"]),
     )
     ended = results[results["failed"].isna() & results["step"].notna()]
+    few = ended["setting"].nunique() <= MOST_FAINT
     for (setting, group), (colour, marker, line) in zip(
         ended.groupby("setting", sort=False), looks, strict=False
     ):
         curves = group.pivot(index="step", columns="seed", values="return")
-        axes.plot(curves, color=colour, linestyle=line, linewidth=0.8, alpha=0.25)
+        if few:
+            axes.plot(curves, color=colour, linestyle=line, linewidth=0.8, alpha=0.25)
         low, high = interval(np.mean, curves.to_numpy())
         axes.fill_between(curves.index, low, high, color=colour, alpha=0.25, linewidth=0)
-        label = textwrap.fill(f"{setting} ({curves.shape[1]} trainings)".replace(",", ", "), 80)
+        label = textwrap.fill(f"{setting} (n = {curves.shape[1]})".replace(",", ", "), 80)
         mean = curves.mean(axis=1)
         axes.plot(mean, color=colour, linestyle=line, marker=marker, linewidth=2, label=label)
     threshold = reward_threshold(results)
@@ -199,7 +203,7 @@ def plot(results):
         )
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set(xlabel="training steps", ylabel="mean return of an evaluation")
-    axes.set_title("Mean with 95% band; single trainings faint", fontsize="medium")
+    axes.set_title(f"Mean with 95% band{'; single trainings faint' * few}", fontsize="medium")
     axes.grid(alpha=0.3)
     if not ended.empty:
         figure.legend(loc="outside lower center")
