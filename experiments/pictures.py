@@ -61,6 +61,12 @@ BROWSER_OPTIONS = (  # a picture of a page without a screen, and without calling
     "--disable-component-update --disable-gpu --window-size=1500,760 "
     "--virtual-time-budget=20000"
 ).split()
+CURVES = {  # of avg_max_q_value, medians: setting, then how it is drawn
+    "fresh_article": ("tab:blue", "-", "as in run.py; single trainings faint"),
+    "no_flag": ("tab:blue", ":", "the same, but the flag is never seen"),
+    "endless": ("tab:orange", "-", "looking past the time limit"),
+    "no_flag_endless": ("tab:orange", ":", "the same, but the flag is never seen"),
+}
 TRIES = 3  # at the screenshot
 CARDS, CURVE = ((320, 170, 766, 590), (782, 170, 1228, 590)), (66, 80, 102)  # pixels, and a colour
 WATCHED = "avg"  # in the names of the curves in the screenshot
@@ -120,18 +126,18 @@ def draw_agents(filename):
 
 def draw_q_values(filename):
     """Draws avg_max_q_value of many trainings, beside what numbers of steps are worth."""
-    results = pd.concat(pd.read_csv(f"{RESULTS}/{file}.csv") for file in REPORTS["exercises"])
+    files = ("fresh_article", "exercises", "no_flag")
+    results = pd.concat(pd.read_csv(f"{RESULTS}/{file}.csv") for file in files)
     curves = results.pivot(index="step", columns=["setting", "seed"], values="avg_max_q_value")
-    article, endless = curves["fresh_article"], curves["endless"]
-    figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
-    axes.plot(article, color="tab:blue", linewidth=0.8, alpha=0.3)[0].set_label("one training")
-    axes.plot(article.median(axis=1), color="tab:blue", linewidth=2.5, label="median of 30")
-    label = "median of 30 that look past the time limit"
-    axes.plot(endless.median(axis=1), "--", color="tab:orange", linewidth=2.5, label=label)
+    figure, axes = plt.subplots(figsize=(9, 4.8), layout="constrained")
+    axes.plot(curves["fresh_article"], color="tab:blue", linewidth=0.8, alpha=0.25)
+    for setting, (color, line, label) in CURVES.items():
+        label = f"{label} (n = {curves[setting].shape[1]})"
+        axes.plot(curves[setting].median(axis=1), line, color=color, linewidth=2.5, label=label)
     gamma = run.DISCOUNT_FACTOR_GAMMA
     ahead = np.arange(1 + (run.MAX_STEPS - run.TRAIN_START) // run.TARGET_UPDATE_EVERY)
-    steps, label = run.TRAIN_START + ahead * run.TARGET_UPDATE_EVERY, "one step ahead per copy"
-    axes.plot(steps, -(1 - gamma**ahead) / (1 - gamma), "k:", linewidth=1.2, label=label)
+    steps, label = run.TRAIN_START + ahead * run.TARGET_UPDATE_EVERY, "one more step per copy"
+    axes.plot(steps, -(1 - gamma**ahead) / (1 - gamma), "k--", linewidth=1.2, label=label)
     for count, name in ((100, "100 steps to go"), (200, "200 steps"), (np.inf, "no end")):
         value = -(1 - gamma**count) / (1 - gamma)
         axes.axhline(value, color="gray", linestyle="--", linewidth=0.8)
@@ -178,7 +184,7 @@ def photograph_tensorboard(filename):
         command = [browser, *options, f"--screenshot={screenshot}", f"{url}set"]
         for _ in range(TRIES):
             with contextlib.suppress(OSError, subprocess.SubprocessError):
-                subprocess.run(command, check=True, capture_output=True, timeout=120)
+                subprocess.run(command, check=True, capture_output=True, timeout=60)
                 picture = Image.open(screenshot).convert("RGB")
                 if all(is_drawn(picture.crop(card)) for card in CARDS):
                     return save_png(picture, filename)

@@ -199,7 +199,7 @@ def plot(results):
             f"reward threshold {threshold:g}",
             (0.005, threshold),
             xycoords=("axes fraction", "data"),
-            va="bottom",
+            va="top",
         )
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set(xlabel="training steps", ylabel="mean return of an evaluation")

@@ -10,19 +10,31 @@ from experiments import pictures
 @pytest.mark.slow
 def test_three_agents_drive_side_by_side_until_the_last_is_done(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
+    snapshots = pictures.AGENTS.values()
+    episodes = [pictures.play(snapshot, seed=1) for snapshot in snapshots]
+    told = [frames[-1][1] for frames in episodes]
+    assert told[:2] == ["return -200, out of time"] * 2
+    assert told[2].startswith("return -10") and told[2].endswith(", at the flag")
+    assert [len(frames) for frames in episodes] == [201, 201, 1 - int(told[2].split()[1][:-1])]
     pictures.draw_agents(tmp_path / "agents.gif")
     with Image.open(tmp_path / "agents.gif") as gif:
-        width = gif.width // 3
-        assert gif.n_frames == 101  # of 200 steps, every other one, and the first
-        gif.seek(100)
-        last = gif.convert("L").crop((0, pictures.CAPTION, gif.width, gif.height))
-    cars = [last.crop((n * width + 2, 0, (n + 1) * width, last.height)) for n in range(3)]
-    dark = [
-        min(x for x in range(car.width) for y in range(car.height) if car.getpixel((x, y)) < 40)
-        for car in cars
-    ]
-    flag = width * (0.5 + 1.2) / 1.8
-    assert dark[2] > flag - 20 > max(dark[:2]) + 100
+        assert gif.n_frames == 101  # the first, and after every other step
+        assert gif.size == (3 * pictures.WIDTH, pictures.HEIGHT + pictures.CAPTION)
+
+
+@pytest.mark.parametrize("script", ["exit 1", "exit 0"])
+def test_a_browser_that_shows_nothing_leaves_the_screenshot_as_it_is(
+    script, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(ROOT)
+    browser = tmp_path / "browser"
+    browser.write_text(f"#!/bin/sh\n{script}\n")
+    browser.chmod(0o755)
+    monkeypatch.setattr(pictures, "BROWSERS", (str(browser),))
+    (tmp_path / "x.png").write_text("as it was")
+    pictures.photograph_tensorboard(tmp_path / "x.png")
+    assert "x.png stays as it is: " in capsys.readouterr().out
+    assert (tmp_path / "x.png").read_text() == "as it was"
 
 
 def test_without_a_browser_the_screenshot_stays_as_it_is(tmp_path, monkeypatch, capsys):
