@@ -20,6 +20,7 @@ def main(words):
 
 def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=5, help="how often a run is killed and resumed")
+    parser.addoption("--grids", action="store_true", help="train all grids of the pages, shortened")
     parser.addoption("--damages", type=int, default=60, help="how many damaged files are read")
 
 

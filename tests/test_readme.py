@@ -24,6 +24,7 @@ INSTALL = r"(python3 -m venv .venv && )?(.venv/bin/)?pip install -r (?P<file>\S+
 SHORT = (
     "--max-steps 700 --train-start 200 --q-validation-size 300 --eval-every 300 --eval-steps 300"
 )
+TRAINED = rf"\g<0> --seeds 1 {SHORT}"  # a grid; others are, too, with pytest --grids
 INSTEAD = [  # of commands that take long, don't end, or need other computers: pattern, what to run
     (r"(source|export|ray) .*", "true"),  # test_grid.py has such a cluster
     (r".*--address.*", r"\g<0> --help"),
@@ -37,7 +38,8 @@ INSTEAD = [  # of commands that take long, don't end, or need other computers: p
     (r".*run\.py --name first", r"\g<0> --max-steps 50000"),  # it makes first-50000.h5
     (r".*run\.py --resume first-log", r"\g<0> --max-steps 50100"),
     (r".*run\.py --resume first-log --max-steps.*", r"\g<0> --max-steps 50200"),
-    (r".*experiments\.grid .*", rf"\g<0> --seeds 1 {SHORT}"),
+    (r".*experiments\.grid .*--name explore", TRAINED),
+    (r".*experiments\.grid (.*)", r"python -c 'import experiments.grid as g; g.parse_args()' \1"),
     (r".*run\.py.*", rf"\g<0> {SHORT}"),
 ]
 
@@ -56,18 +58,22 @@ def find_commands(page):
 COMMANDS = list(dict.fromkeys(command for page in PAGES for command in find_commands(page)))
 
 
-def shortened(command):
-    """What the test runs in a command's place, as long as it is quick and needs no network."""
+def shortened(command, grids):
+    """What the test runs in a command's place, which is quick and needs no network.
+
+    `grids` says whether to train all grids, each shortened, too.
+    """
     installed = re.match(INSTALL, command)
     if installed:
         assert (ROOT / installed["file"]).is_file()
         command = command[installed.end() :] or command
-    matches = ((re.fullmatch(pattern, command), new) for pattern, new in INSTEAD)
+    trained = [(r"(?!.*--address).*experiments\.grid .*--seeds.*", TRAINED)] if grids else []
+    matches = ((re.fullmatch(pattern, command), new) for pattern, new in trained + INSTEAD)
     return next((match.expand(new) for match, new in matches if match), command)
 
 
 @pytest.fixture(scope="module")
-def run_command(tmp_path_factory):
+def run_command(tmp_path_factory, pytestconfig):
     """Runs a command of a page in a copy of the project: gives what it prints."""
     clone = tmp_path_factory.mktemp("clone") / "project"
     left = shutil.ignore_patterns(".*", "__pycache__", "*-grid", "[!e]*-log")
@@ -81,7 +87,12 @@ def run_command(tmp_path_factory):
     @functools.cache
     def run_(command):
         ended = subprocess.run(
-            shortened(command), shell=True, cwd=clone, env=env, capture_output=True, text=True
+            shortened(command, pytestconfig.getoption("grids")),
+            shell=True,
+            cwd=clone,
+            env=env,
+            capture_output=True,
+            text=True,
         )
         assert ended.returncode == 0, ended.stdout + ended.stderr
         return ended.stdout
