@@ -144,7 +144,7 @@ def draw_q_values(filename):
         place = {"xy": (0.005, value), "xycoords": ("axes fraction", "data"), "va": "bottom"}
         axes.annotate(f"{name}: {value:.1f}", **place)
     axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.set(xlabel="training steps", ylabel="avg_max_q_value", ylim=(-105, 0))
+    axes.set(xlabel="training steps", ylabel="avg_max_q_value (thick: medians)", ylim=(-105, 0))
     axes.grid(alpha=0.3)
     axes.legend(loc="upper center")
     save_figure(figure, filename)

@@ -3,6 +3,7 @@
 import io
 import itertools
 import os
+import signal
 import sys
 
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
@@ -35,17 +36,26 @@ def has_display():
 
 
 class Window(gym.wrappers.HumanRendering):
-    """Shows an environment, made with render_mode "rgb_array"; closing it does what Ctrl-C does."""
+    """Shows an environment, made with render_mode "rgb_array".
+
+    When it is closed, or after Ctrl-C, the next step raises KeyboardInterrupt. Raised by the signal
+    itself, at any time, it can get lost in other libraries.
+    """
 
     def __init__(self, env, title):
         super().__init__(env)
         pygame.display.set_caption(title)
+        signal.signal(signal.SIGINT, lambda *_: pygame.event.post(pygame.Event(pygame.QUIT)))
 
     def step(self, action):
         result = super().step(action)
         if pygame.event.peek(pygame.QUIT):
             raise KeyboardInterrupt
         return result
+
+    def close(self):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        super().close()
 
 
 class Frames(gym.Wrapper):

@@ -244,7 +244,9 @@ def test_the_numbers_of_the_main_page_are_those_of_the_data():
     assert "Half of the ten get to the flag at 40,000 steps" in text
     assert f"explode at the end, to +{q_values['endless'].loc[200000].max():.0f}" in text
     curious = (read_curves("no_flag", "no_flag", "return").max() > -200).sum()
-    assert curious == 8 and "in eight trainings of ten, the network gets there" in text
+    assert (
+        curious == 8 and "in eight trainings of ten, the network gets there in at least one" in text
+    )
     cart, values = (
         read_curves("cartpole", "cartpole", name) for name in ("return", "avg_max_q_value")
     )
