@@ -201,9 +201,7 @@ def tell_steps(bar, bottom, top):
     ticks = {-sum(gamma**n for n in range(steps)): steps for steps in STEPS}
     shown = {value: steps for value, steps in ticks.items() if bottom <= value <= top}
     bar.set_ticks(list(shown), labels=[f"{v:.0f} ({n} steps)" for v, n in shown.items()])
-    bar.set_label(
-        f"highest Q-value: discounted return to come\n(steps to the flag, at gamma {gamma:g})"
-    )
+    bar.set_label(f"highest Q-value: return to come\n(steps to the flag, at gamma {gamma:g})")
 
 
 def main(argv=None):
