@@ -1,6 +1,5 @@
-"""Figures of matplotlib, as files; and options that name files to write."""
+"""Figures of matplotlib as files."""
 
-import argparse
 import io
 import os
 
@@ -13,19 +12,6 @@ from support.files import write_file
 matplotlib.rcParams["text.parse_math"] = False  # a $ in a name is one
 
 PLOTS = (".png", ".svg")
-
-
-def new_file(*extensions):
-    """Type of an option: a file with one of some extensions, in a directory to write to."""
-
-    def parse(text):
-        writable = os.access(os.path.dirname(text) or ".", os.W_OK) and not os.path.isdir(text)
-        if writable and os.path.splitext(text)[1] in extensions:
-            return text
-        names = " or ".join(extensions)
-        raise argparse.ArgumentTypeError(f"{text!r} is no {names} file in a directory to write to")
-
-    return parse
 
 
 def save_figure(figure, filename):

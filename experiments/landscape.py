@@ -27,10 +27,10 @@ from matplotlib.backends import BackendFilter, backend_registry
 from matplotlib.patheffects import withStroke
 
 import run
-from experiments.figures import PLOTS, new_file, save_figure
+from experiments.figures import PLOTS, save_figure
 from support.environments import make_env
 from support.errors import WrongInput
-from support.options import ENV, OneLineParser, number
+from support.options import ENV, OneLineParser, new_file, number
 from support.options import parse_args as parse_run_args
 from support.snapshots import load_weights
 

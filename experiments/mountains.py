@@ -28,11 +28,11 @@ from matplotlib import pyplot as plt
 from tqdm import tqdm
 
 import run
-from experiments.figures import PLOTS, new_file, save_figure
+from experiments.figures import PLOTS, save_figure
 from experiments.landscape import readable
 from support.errors import WrongInput
 from support.files import write_file
-from support.options import ENV, OneLineParser, number
+from support.options import ENV, OneLineParser, new_file, number
 from support.snapshots import load_weights
 
 matplotlib.use("Agg")  # to files, without a window

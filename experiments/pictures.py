@@ -67,7 +67,7 @@ CURVES = {  # of avg_max_q_value, medians: setting, then how it is drawn
     "endless": ("tab:orange", "-", "looking past the time limit"),
     "no_flag_endless": ("tab:orange", ":", "the same, but the flag is never seen"),
 }
-TRIES = 3  # at the screenshot
+TRIES = 5  # at the screenshot
 CARDS, CURVE = ((320, 170, 766, 590), (782, 170, 1228, 590)), (66, 80, 102)  # pixels, and a colour
 WATCHED = "avg"  # in the names of the curves in the screenshot
 SETTINGS = {"scalarSmoothing": 0, "ignoreOutliers": False, "autoReload": True}  # of TensorBoard
@@ -178,7 +178,10 @@ def photograph_tensorboard(filename):
         tensorboard = program.TensorBoard(server_class=Server)
         tensorboard.configure(argv=["", f"--logdir={folder}", "--port=0"])
         url, screenshot = tensorboard.launch(), os.path.join(folder, "screenshot.png")
+        end = time.monotonic() + 60
         while "example-log" not in json.load(urllib.request.urlopen(f"{url}data/runs")):
+            if time.monotonic() > end:
+                return print(f"{filename} stays as it is: TensorBoard has found no curves")
             time.sleep(0.1)  # it is still reading
         options = [*BROWSER_OPTIONS, f"--user-data-dir={folder}/browser"]
         command = [browser, *options, f"--screenshot={screenshot}", f"{url}set"]

@@ -25,8 +25,8 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from scipy import stats
 
-from experiments.figures import PLOTS, new_file, save_figure
-from support.options import OneLineParser
+from experiments.figures import PLOTS, save_figure
+from support.options import OneLineParser, new_file
 
 matplotlib.use("Agg")  # to files, without a window
 

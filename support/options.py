@@ -42,6 +42,20 @@ def number(smallest, largest):
     return parse
 
 
+def new_file(*extensions):
+    """Type of an option: a file with one of some extensions, in a directory to write to."""
+
+    def parse(text):
+        folder = os.path.dirname(text) or "."
+        writable = os.path.isdir(folder) and os.access(folder, os.W_OK) and not os.path.isdir(text)
+        if writable and os.path.splitext(text)[1] in extensions:
+            return text
+        names = " or ".join(extensions)
+        raise argparse.ArgumentTypeError(f"{text!r} is no {names} file in a directory to write to")
+
+    return parse
+
+
 class OneLineParser(argparse.ArgumentParser):
     """Reports wrong input in one line, with what may have been meant; the exit status is 2."""
 
@@ -129,7 +143,12 @@ def parse_args(namespace, argv=None):
     add("--view", action="store_true", help="show the model's policy in a window")
     add("--eval", action="store_true", help="evaluate the model")
     add("--images", action="store_true", help="save the model's frames as EPISODE_STEP.png")
-    add("--gif", metavar="FILE.gif", help="save the model's first episode as an animated GIF")
+    add(
+        "--gif",
+        metavar="FILE.gif",
+        type=new_file(".gif"),
+        help="save the model's first episode as an animated GIF",
+    )
     add("--name", help="name of the run, for its directory NAME-log (default: the local time)")
     add("--resume", metavar="NAME-log", help="go on with the run in this directory")
     add("--seed", type=number(0, 2**32 - 1), help="repeats a run (default: a fresh one, printed)")
@@ -226,11 +245,6 @@ def check_args(args):
         raise WrongInput(f"{watching} need a trained --model X.h5")
     if args.play and args.name is not None:
         raise WrongInput(f"--name names a training, and {watching} only play")
-    if args.gif is not None:
-        folder = os.path.dirname(args.gif) or "."
-        writable = os.path.isdir(folder) and os.access(folder, os.W_OK)
-        if not (args.gif.endswith(".gif") and writable) or os.path.isdir(args.gif):
-            raise WrongInput(f"--gif {args.gif!r} is no .gif file in a directory to write to")
     if args.images and not os.access(".", os.W_OK):
         raise WrongInput("--images can't write to the current directory")
 

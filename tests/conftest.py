@@ -1,5 +1,8 @@
+import contextlib
 import runpy
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import run  # isort: skip (before Keras, to keep TensorFlow quiet)
@@ -16,6 +19,17 @@ ROOT = Path(run.__file__).parent
 def main(words):
     """Does what `python run.py WORDS` does, in this process; returns what `run.main` does."""
     return run.main(parse_args(vars(run), words.split()))
+
+
+def wait_until(happened, process, seconds):
+    """Waits until a function gives something, as long as a process runs; returns that."""
+    end = time.monotonic() + seconds
+    while not (result := happened()):
+        assert time.monotonic() < end, f"not yet in {seconds} s"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.05)
+            pytest.fail(f"it has ended: {process.communicate()}")
+    return result
 
 
 def pytest_addoption(parser):

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import keras
@@ -15,7 +14,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
-from conftest import ROOT, main
+from conftest import ROOT, main, wait_until
 from tensorboard.compat.proto.event_pb2 import SessionLog
 
 from experiments import display, grid
@@ -55,15 +54,6 @@ def finish(process):
     """(exit status, standard output, standard error) of a grid."""
     output, errors = process.communicate(timeout=300)
     return process.returncode, output, errors
-
-
-def wait_until(happened, seconds=200):
-    """Waits until a function returns something, and returns that."""
-    end = time.monotonic() + seconds
-    while not (result := happened()):
-        assert time.monotonic() < end, f"not yet in {seconds} s"
-        time.sleep(0.05)
-    return result
 
 
 def steps(folder):
@@ -228,7 +218,7 @@ def test_a_grid_ends_as_if_nothing_had_been(whole, cluster, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "whole-grid"
     process = start(tmp_path, "--name", "whole", "--cores", "1", *SETTINGS)
-    wait_until(lambda: going_on(folder, dict.fromkeys(NAMES, 0)))
+    wait_until(lambda: going_on(folder, dict.fromkeys(NAMES, 0)), process, 200)
     os.killpg(process.pid, signal.SIGINT)
     status, output, errors = finish(process)
     assert (status, errors) == (130, "")
@@ -238,7 +228,7 @@ def test_a_grid_ends_as_if_nothing_had_been(whole, cluster, tmp_path, monkeypatc
 
     stopped = steps(folder)
     process = start(tmp_path, "--resume", "whole")
-    half_done = wait_until(lambda: going_on(folder, stopped))
+    half_done = wait_until(lambda: going_on(folder, stopped), process, 200)
     process.kill()
     process.communicate()
     killed = steps(folder)
@@ -255,11 +245,11 @@ def test_a_grid_ends_as_if_nothing_had_been(whole, cluster, tmp_path, monkeypatc
     (tmp_path / "shared").mkdir()
     shared = ["--address", address, "--storage", str(tmp_path / "shared")]
     process = start(tmp_path, "--resume", "whole", *shared)
-    wait_until(lambda: training_worker(second))
+    wait_until(lambda: training_worker(second), process, 200)
     kill(second)
     at = steps(folder)
-    interrupted = wait_until(lambda: going_on(folder, at))
-    wait_until(lambda: training_worker(first)).kill()
+    interrupted = wait_until(lambda: going_on(folder, at), process, 200)
+    wait_until(lambda: training_worker(first), process, 200).kill()
     status, output, errors = finish(process)
     assert status == 0, output + errors
     assert "\n2 at a time: " in output and "2 retried" in output

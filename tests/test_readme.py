@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -117,7 +118,9 @@ def test_tensorboard_shows_the_example():
                 re.search(r"http://\S+", line) for line in tensorboard.stderr if "http://" in line
             )
             runs = []
+            end = time.monotonic() + 60
             while "example-log" not in runs:
+                assert time.monotonic() < end
                 runs = json.load(urllib.request.urlopen(f"{url[0]}data/runs"))
             curves = json.load(urllib.request.urlopen(f"{url[0]}data/plugin/scalars/tags"))
         finally:

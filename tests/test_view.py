@@ -9,12 +9,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import gymnasium as gym
 import numpy as np
 import pytest
-from conftest import ROOT, main
+from conftest import ROOT, main, wait_until
 from PIL import Image, ImageSequence
 
 import run
@@ -97,14 +96,6 @@ def screen(tmp_path_factory):
     screen.xvfb.communicate()
 
 
-def wait_until(condition, program):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert program.poll() is None, program.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def check_pictures(folder):
     """The images are numbered and the car moves; the GIF is the same film. Returns its length."""
     names = sorted(file.name for file in folder.glob("1_*.png"))
@@ -133,10 +124,10 @@ def test_a_window_shows_the_car_moving_until_it_is_closed(
     command, start, screen, model_file, tmp_path
 ):
     program = start(command.format(model_file), DISPLAY=screen.display)
-    wait_until(lambda: (screen.pixels() == FLAG).all(axis=2).any(), program)
+    wait_until(lambda: (screen.pixels() == FLAG).all(axis=2).any(), program, 60)
     for _ in range(10):
         picture = screen.pixels()
-        wait_until(lambda old=picture: (screen.pixels() != old).any(), program)
+        wait_until(lambda old=picture: (screen.pixels() != old).any(), program, 60)
     (title,) = screen.close_windows()
     output, errors = program.communicate(timeout=10)
     assert (program.returncode, errors) == (0, "")
@@ -154,7 +145,7 @@ def test_ctrl_c_ends_watching_with_the_average_so_far(start, screen, model_file)
     while not (line := program.stdout.readline()).startswith("episode 1 return "):
         assert program.poll() is None
     picture = screen.pixels()  # of the end of the episode; the next one is of another
-    wait_until(lambda: (screen.pixels() != picture).any(), program)
+    wait_until(lambda: (screen.pixels() != picture).any(), program, 60)
     program.send_signal(signal.SIGINT)
     output, errors = program.communicate(timeout=10)
     assert (program.returncode, errors) == (0, "")
