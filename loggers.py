@@ -1,17 +1,15 @@
-"""What a run tells its reader: scalars for TensorBoard, log lines and a progress bar."""
+"""What a training tells its user: scalars for TensorBoard, log lines and a progress bar."""
 
 import contextlib
-import math
 import time
 
 import psutil
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.event_pb2 import SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api as hparams
-from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
 
-from support.events import first_columns, open_events
+from support.events import EventFile, first_columns
 
 GIGABYTE = 1024**3  # bytes
 NOT_ABOUT_LEARNING = ("log_every", "checkpoint_every", "snapshot_every")
@@ -22,45 +20,49 @@ class TensorBoardLogger:
 
     Args:
         logdir: directory of the run; where it has an event file, that is written on.
+
+    Attributes:
+        logged: set of the (tag, step) that the event file had when it was opened.
     """
 
     def __init__(self, logdir):
-        self.file, past = open_events(logdir)
-        self.writer = RecordWriter(self.file)
-        self.logged = {(value.tag, event.step) for event in past for value in event.summary.value}
-        if not past:
-            self._write(file_version="brain.Event:2")
+        self.file = EventFile(logdir)
+        self.logged = set()
+        for event in self.file.past:
+            for value in event.summary.value:
+                self.logged.add((value.tag, event.step))
 
     def log(self, step, **scalars):
         """Writes each of `scalars` (name=float) at training step `step`."""
-        values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
-        self._write(summary=Summary(value=values), step=step)
+        values = [
+            Summary.Value(tag=name, simple_value=float(value)) for name, value in scalars.items()
+        ]
+        self.file.write(summary=Summary(value=values), step=step)
 
     def log_hyperparameters(self, name, hyperparameters, metrics):
-        """Writes a run's settings, numbers and strings by name, for TensorBoard's HParams page.
+        """Writes a run's settings for TensorBoard's HParams page, which compares runs by them.
 
-        The page compares runs by these and by the scalars named in `metrics`, a list.
+        Args:
+            name: name of the run.
+            hyperparameters: dict of names to numbers, strings and bools.
+            metrics: list of names of scalars, which the page shows beside them.
         """
         columns = [hparams.HParam(name) for name in hyperparameters]
         results = [hparams.Metric(name) for name in metrics]
-        self._write(summary=first_columns(hparams.hparams_config_pb(columns, results), 5))
-        self._write(summary=hparams.hparams_pb(hyperparameters, trial_id=name))
+        self.file.write(summary=first_columns(hparams.hparams_config_pb(columns, results), 5))
+        self.file.write(summary=hparams.hparams_pb(hyperparameters, trial_id=name))
 
     def log_restart(self, step):
         """Tells TensorBoard that what the file has from `step` on is superseded."""
-        self._write(session_log=SessionLog(status=SessionLog.START), step=step)
+        self.file.write(session_log=SessionLog(status=SessionLog.START), step=step)
 
     def close(self):
         """Closes the event file."""
-        self.writer.close()
-
-    def _write(self, **fields):
-        self.writer.write(Event(wall_time=time.time(), **fields).SerializeToString())
-        self.writer.flush()
+        self.file.close()
 
 
 class TrainingLog:
-    """Tells how a training gets on: a line for an episode now and then, and for each evaluation.
+    """Reports training progress: a line for an episode now and then, and for each evaluation.
 
     Args:
         log_every: at least this many steps lie between two lines for episodes.
@@ -68,37 +70,49 @@ class TrainingLog:
 
     def __init__(self, log_every):
         self.log_every = log_every
+        self.logger = self.bar = None  # until it begins
         self.episode = 0  # episodes completed
         self.last_logged_step = 0
         self.evaluation_seconds = 0.0  # spent on evaluations since the last episode ended
 
-    def get_state(self):
-        """What a resumed run goes on counting from: a dict of ints."""
-        return {"episode": self.episode, "last_logged_step": self.last_logged_step}
+    def begin(self, training):
+        """Opens the event file and the progress bar of a `Training`.
 
-    def set_state(self, state):
-        """Takes what `get_state` has given."""
-        self.episode = int(state["episode"])
-        self.last_logged_step = int(state["last_logged_step"])
-
-    def begin(self, run):
-        """Begins to log a `Run`; where its curves were damaged, fills in what the run remembers."""
-        self.logger = TensorBoardLogger(run.logdir)
-        logged = self.logger.logged
-        if not logged:
-            settings = {k: v for k, v in run.args.settings.items() if k not in NOT_ABOUT_LEARNING}
+        Where its curves were damaged, they are filled in with what the training remembers.
+        """
+        self.logger = TensorBoardLogger(training.logdir)
+        if not self.logger.logged:
+            settings = {
+                name: value
+                for name, value in training.settings.items()
+                if name not in NOT_ABOUT_LEARNING
+            }
             metrics = ["episode_return_avg", "avg_max_q_value"]
-            self.logger.log_hyperparameters(run.name, settings, metrics)
-        if run.resumed:
-            self.logger.log_restart(run.step + 1)
-            lost = [e for e in run.evaluations if ("episode_return_avg", e.step) not in logged]
-            for step, episode_return_avg, avg_max_q_value, _ in lost:
-                self._log_evaluation(step, episode_return_avg, avg_max_q_value)
-            last_line = ("episode_return", self.last_logged_step)
-            if lost or (self.last_logged_step and last_line not in logged):
-                print(f"Curves in {run.logdir} were lost; {len(lost)} evaluations are filled in.")
-        looks = {"unit": " steps", "disable": None, "dynamic_ncols": True}
-        self.bar = tqdm(total=run.args.max_steps, initial=run.step, **looks)
+            self.logger.log_hyperparameters(training.name, settings, metrics)
+        if training.is_resumed:
+            self.logger.log_restart(training.first_step)
+            self._fill_in(training)
+        self.bar = tqdm(
+            total=training.max_steps,
+            initial=training.first_step - 1,
+            unit=" steps",
+            disable=None,  # where standard error is not a terminal
+            dynamic_ncols=True,
+        )
+
+    def _fill_in(self, training):
+        logged = self.logger.logged
+        lost = [
+            evaluation
+            for evaluation in training.evaluations
+            if ("episode_return_avg", evaluation.step) not in logged
+        ]
+        for step, episode_return_avg, avg_max_q_value, _ in lost:
+            self._log_evaluation(step, episode_return_avg, avg_max_q_value)
+        last_line = ("episode_return", self.last_logged_step)
+        lines_are_lost = self.last_logged_step > 0 and last_line not in logged
+        if lost or lines_are_lost:
+            print(f"Curves in {training.logdir} were lost; {len(lost)} evaluations are filled in.")
 
     def step(self, step, loss, info):
         """Moves the progress bar; logs an episode at its end, when it is time to.
@@ -107,12 +121,7 @@ class TrainingLog:
             step: training step, counted from 1.
             loss: of the newest update, a float; None before the first.
             info: dict of `env.step`, which at the end of an episode has its statistics.
-
-        Raises:
-            FloatingPointError: the loss is not finite any more.
         """
-        if loss is not None and not math.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss} at step {step}")
         self.bar.update()
         if "episode" in info:
             self.episode += 1
@@ -122,7 +131,8 @@ class TrainingLog:
             self.evaluation_seconds = 0.0
 
     def _log_episode(self, step, loss, statistics):
-        episode_return, episode_steps = float(statistics["r"]), statistics["l"]
+        episode_return = float(statistics["r"])
+        episode_steps = statistics["l"]
         seconds = max(statistics["t"] - self.evaluation_seconds, 1e-6)
         memory = psutil.virtual_memory()
         scalars = {
@@ -144,17 +154,18 @@ class TrainingLog:
         )
 
     @contextlib.contextmanager
-    def evaluating(self):
-        """Gives the line of the progress bar to an evaluation's, and leaves its time out."""
+    def pause(self):
+        """Leaves an evaluation's time out of its episode's, and the bar's line to its own bar."""
         start = time.perf_counter()
         self.bar.clear()
-        hidden, self.bar.disable = self.bar.disable, True
+        was_hidden = self.bar.disable
+        self.bar.disable = True
         yield
-        self.bar.disable = hidden
+        self.bar.disable = was_hidden
         self.evaluation_seconds += time.perf_counter() - start
 
     def evaluation(self, step, episode_return_avg, avg_max_q_value):
-        """Prints and logs the results of an evaluation at training step `step`."""
+        """Prints and logs the results of an evaluation at training step `step`, two floats."""
         self._log_evaluation(step, episode_return_avg, avg_max_q_value)
         tqdm.write(
             f"episode {self.episode} step {step} episode_return_avg {episode_return_avg:.3f} "
@@ -165,7 +176,22 @@ class TrainingLog:
         results = {"episode_return_avg": episode_return_avg, "avg_max_q_value": avg_max_q_value}
         self.logger.log(step, **results)
 
+    def get_state(self):
+        """What a resumed training goes on counting from: a dict of ints.
+
+        The curves are on the disk when it returns, because a checkpoint stands on them.
+        """
+        if self.logger:
+            self.logger.file.sync()
+        return {"episode": self.episode, "last_logged_step": self.last_logged_step}
+
+    def set_state(self, state):
+        """Takes what `get_state` has given."""
+        self.episode = int(state["episode"])
+        self.last_logged_step = int(state["last_logged_step"])
+
     def close(self):
         """Ends the progress bar and the event file."""
-        self.bar.close()
-        self.logger.close()
+        if self.logger:
+            self.bar.close()
+            self.logger.close()

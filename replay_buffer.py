@@ -4,7 +4,7 @@ import numpy as np
 
 
 class ReplayBuffer:
-    """A ring of the newest `size` transitions, in an array allocated once.
+    """A ring of the newest `size` transitions, in five arrays that are allocated once.
 
     Experience replay (Lin 1992; Mnih et al. 2015): training on transitions drawn at random from
     the recent past, instead of on the newest, makes a batch's samples nearly independent.
@@ -23,17 +23,13 @@ class ReplayBuffer:
         if size < 1:
             raise ValueError(f"a replay buffer holds at least 1 transition, not {size}")
         self.size = size
-        self.added = 0  # transitions ever added; the next one goes to row `added % size`
+        self.added = 0  # transitions ever added
         self.random = np.random.default_rng(seed)
-        shape, dtype = observation_space.shape, observation_space.dtype
-        transition = [
-            ("observations", dtype, shape),
-            ("actions", np.int64),
-            ("rewards", np.float32),
-            ("next_observations", dtype, shape),
-            ("dones", bool),
-        ]
-        self.transitions = np.zeros(size, transition)
+        self.observations = np.zeros((size, *observation_space.shape), observation_space.dtype)
+        self.actions = np.zeros(size, np.int64)
+        self.rewards = np.zeros(size, np.float32)
+        self.next_observations = np.zeros_like(self.observations)
+        self.dones = np.zeros(size, bool)
 
     def __len__(self):
         return min(self.added, self.size)
@@ -49,7 +45,11 @@ class ReplayBuffer:
             done: bool, whether the episode ended with this transition.
         """
         row = self.added % self.size
-        self.transitions[row] = observation, action, reward, next_observation, done
+        self.observations[row] = observation
+        self.actions[row] = action
+        self.rewards[row] = reward
+        self.next_observations[row] = next_observation
+        self.dones[row] = done
         self.added += 1
 
     def sample(self, batch_size):
@@ -65,17 +65,28 @@ class ReplayBuffer:
         Raises:
             ValueError: the buffer is empty.
         """
-        if not self.added:
+        if self.added == 0:
             raise ValueError("an empty replay buffer has nothing to sample")
-        batch = self.transitions[self.random.integers(len(self), size=batch_size)]
-        return tuple(batch[name] for name in batch.dtype.names)
+        rows = self.random.integers(len(self), size=batch_size)
+        return (
+            self.observations[rows],
+            self.actions[rows],
+            self.rewards[rows],
+            self.next_observations[rows],
+            self.dones[rows],
+        )
 
     def get_state(self):
         """What a resumed run needs: the transitions, and where the random generator stands."""
+        filled = slice(len(self))
         return {
             "added": self.added,
             "random": self.random.bit_generator.state,
-            "transitions": self.transitions[: len(self)],
+            "observations": self.observations[filled],
+            "actions": self.actions[filled],
+            "rewards": self.rewards[filled],
+            "next_observations": self.next_observations[filled],
+            "dones": self.dones[filled],
         }
 
     def set_state(self, state):
@@ -86,7 +97,8 @@ class ReplayBuffer:
         """
         self.added = int(state["added"])
         self.random.bit_generator.state = state["random"]
-        rows, transitions = self.transitions[: len(self)], state["transitions"]
-        if (transitions.shape, transitions.dtype) != (rows.shape, rows.dtype):
-            raise ValueError(f"{transitions.shape} transitions {transitions.dtype} don't fit")
-        rows[:] = transitions
+        for name in ("observations", "actions", "rewards", "next_observations", "dones"):
+            own, other = getattr(self, name)[: len(self)], state[name]
+            if (own.shape, own.dtype) != (other.shape, other.dtype):
+                raise ValueError(f"{other.shape} {name} of {other.dtype} don't fit {own.shape}")
+            own[:] = other

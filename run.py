@@ -14,11 +14,12 @@ from tqdm import tqdm
 from loggers import TrainingLog
 from replay_buffer import ReplayBuffer
 from support.environments import make_env
-from support.options import parse_args, self_test
-from support.runs import Run
+from support.options import from_command_line
 from support.snapshots import load_weights, write_snapshot
+from support.training import Training
 
-# Each is an option, too: python run.py --train-epsilon 0.05
+# Each of these is an option, too, which sets it before anything else runs:
+# python run.py --train-epsilon 0.05
 TRAIN_EPSILON = 0.01  # probability of a random action in training
 LEARNING_RATE = 0.001  # step size of the Adam optimizer
 BATCH_SIZE = 64  # transitions per update
@@ -41,7 +42,7 @@ def one_hot_encode(n, action):
     return tf.one_hot(action, n)
 
 
-def create_model(env, learning_rate=LEARNING_RATE):
+def create_model(env):
     """Builds the Q-network (the article's).
 
     A mask of ones gives the Q-values of all actions in one pass, a one-hot mask only that of one
@@ -49,7 +50,6 @@ def create_model(env, learning_rate=LEARNING_RATE):
 
     Args:
         env: environment with vector observations and discrete actions.
-        learning_rate: step size of Adam.
 
     Returns:
         Compiled Keras model from observations (batch, observation size) and action masks
@@ -63,9 +63,9 @@ def create_model(env, learning_rate=LEARNING_RATE):
     q_values = keras.layers.Dense(n_actions)(hidden)
     filtered_q_values = keras.layers.Multiply()([q_values, action_mask])
     model = keras.Model([observations, action_mask], filtered_q_values)
-    optimizer = keras.optimizers.Adam(learning_rate, global_clipnorm=1.0)
+    optimizer = keras.optimizers.Adam(LEARNING_RATE, global_clipnorm=1.0)
     model.compile(optimizer, loss="mean_squared_error")
-    optimizer.build(model.trainable_variables)
+    optimizer.build(model.trainable_variables)  # now, so that a checkpoint can restore its state
     return model
 
 
@@ -73,7 +73,8 @@ def create_model(env, learning_rate=LEARNING_RATE):
 def predict(env, model, observations):
     """Q-values of all actions, float32 of shape (batch, n actions), for a batch of observations.
 
-    `compiled` makes it take and return NumPy arrays, and run fast; see support/fast_tensorflow.py.
+    `compiled` makes it take and return NumPy arrays, and run fast. To look inside such a function,
+    with print or a debugger, run with --eager; see support/fast_tensorflow.py.
     """
     observations = tf.cast(observations, tf.float32)
     mask = tf.ones((tf.shape(observations)[0], env.action_space.n))
@@ -81,7 +82,7 @@ def predict(env, model, observations):
 
 
 @compiled
-def fit_batch(env, model, target_model, batch, gamma=DISCOUNT_FACTOR_GAMMA):
+def fit_batch(env, model, target_model, batch):
     """One update of the network: a step of gradient descent on one batch.
 
     The Q-value of the action taken moves towards reward + gamma * max Q of the next observation,
@@ -95,7 +96,6 @@ def fit_batch(env, model, target_model, batch, gamma=DISCOUNT_FACTOR_GAMMA):
         model: Q-network of `create_model`; its weights and its optimizer's state change.
         target_model: network of the same shape.
         batch: observations, actions, rewards, next_observations, dones; arrays of batch rows.
-        gamma: discount factor.
 
     Returns:
         Mean squared error over batch and actions before the update, a float32.
@@ -104,7 +104,7 @@ def fit_batch(env, model, target_model, batch, gamma=DISCOUNT_FACTOR_GAMMA):
     # The Bellman equation, Q(s, a) = r + gamma * max Q(s', a') over all a', gives the targets.
     max_next_q_values = tf.reduce_max(predict(env, target_model, next_observations), axis=1)
     max_next_q_values = tf.where(dones, 0.0, max_next_q_values)
-    targets = tf.cast(rewards, tf.float32) + gamma * max_next_q_values
+    targets = tf.cast(rewards, tf.float32) + DISCOUNT_FACTOR_GAMMA * max_next_q_values
     masks = one_hot_encode(env.action_space.n, actions)
     with tf.GradientTape() as tape:
         q_values = model([tf.cast(observations, tf.float32), masks], training=True)
@@ -114,10 +114,10 @@ def fit_batch(env, model, target_model, batch, gamma=DISCOUNT_FACTOR_GAMMA):
     return loss
 
 
-@compiled
 def greedy_action(env, model, observation):
     """The action (int) with the highest Q-value for one observation."""
-    return tf.argmax(predict(env, model, observation[tf.newaxis])[0])
+    q_values = predict(env, model, observation[np.newaxis])[0]
+    return int(np.argmax(q_values))
 
 
 def epsilon_greedy_action(env, model, observation, epsilon):
@@ -126,39 +126,38 @@ def epsilon_greedy_action(env, model, observation, epsilon):
     Both draws come from the random generator of `env.action_space`.
     """
     if env.action_space.np_random.random() < epsilon:
-        return env.action_space.sample()
+        return int(env.action_space.sample())
     return greedy_action(env, model, observation)
 
 
-def save_model(model, step, logdir, name, episode_return_avg=None):
-    """Saves weights, optimizer and architecture as LOGDIR/NAME-STEP.h5; returns the file's name."""
+def save_model(model, step, logdir, name):
+    """Saves a network, its optimizer included, as LOGDIR/NAME-STEP.h5; returns the file's name."""
     filename = os.path.join(logdir, f"{name}-{step}.h5")
     write_snapshot(filename, model)
-    result = "" if episode_return_avg is None else f" episode_return_avg {episode_return_avg:.3f}"
-    tqdm.write(f"Saved {filename}{result}")
+    tqdm.write(f"Saved {filename}")
     return filename
 
 
-def evaluate(env, model, steps=EVAL_STEPS, epsilon=EVAL_EPSILON, seed=None):
-    """Plays without learning; with the same seed, the same way.
+def evaluate(env, model, seed=None):
+    """Plays EVAL_STEPS steps without learning; with the same seed, the same way.
 
     Args:
-        env: environment of its own, so that a training run's stays as it is.
+        env: environment of its own, so that a training's stays as it is.
         model: Q-network.
-        steps: length of the evaluation; fewer after Ctrl-C, or when the window is closed.
-        epsilon: probability of a random action.
         seed: seed of the environment and of the random actions.
 
     Returns:
-        Mean return of the episodes completed, a float; nan if there is none.
+        Mean return of the episodes completed, a float; nan if there is none. Ctrl-C, or closing
+        the window, ends it early.
     """
     tqdm.write("Evaluation")
-    returns, episode_return = [], 0.0
+    returns = []
+    episode_return = 0.0
     env.action_space.seed(seed)
     observation, _ = env.reset(seed=seed)
-    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C, or the window was closed
-        for _ in tqdm(range(steps), disable=None, position=0, dynamic_ncols=True):
-            action = epsilon_greedy_action(env, model, observation, epsilon)
+    with contextlib.suppress(KeyboardInterrupt):
+        for _ in tqdm(range(EVAL_STEPS), disable=None, position=0, dynamic_ncols=True):
+            action = epsilon_greedy_action(env, model, observation, EVAL_EPSILON)
             observation, reward, terminated, truncated, _ = env.step(action)
             episode_return += reward
             if terminated or truncated:
@@ -168,15 +167,15 @@ def evaluate(env, model, steps=EVAL_STEPS, epsilon=EVAL_EPSILON, seed=None):
     return float(np.mean(returns)) if returns else float("nan")
 
 
-def train(env, eval_env, model, run, args):
+def train(env, eval_env, model, training):
     """Trains the network by deep Q-learning (Mnih et al. 2015, algorithm 1).
 
     Args:
         env: environment to learn in, of `make_env`.
         eval_env: another one of the same kind, to evaluate in.
         model: Q-network of `create_model`, which is trained.
-        run: `Run` that says where to start and when to stop, and keeps what --resume needs.
-        args: the hyperparameters at the top of this file, in lower case, and `seed`.
+        training: `Training`, which says where to start and when to stop, and keeps what --resume
+            needs.
 
     Returns:
         Mean return of the last evaluation, a float; None without one.
@@ -187,53 +186,72 @@ def train(env, eval_env, model, run, args):
     """
     target_model = keras.models.clone_model(model)
     target_model.set_weights(model.get_weights())
-    replay_buffer = ReplayBuffer(args.replay_buffer_size, env.observation_space, args.seed)
-    log = TrainingLog(args.log_every)
-    observation = run.begin(env, model, target_model, replay_buffer, log)  # reset, or resumed
+    replay_buffer = ReplayBuffer(REPLAY_BUFFER_SIZE, env.observation_space, training.seed)
+    log = TrainingLog(LOG_EVERY)
     loss = None
+    observation, _ = env.reset()
 
-    for step in run.steps():  # on from the last checkpoint, to MAX_STEPS or Ctrl-C
-        action = epsilon_greedy_action(env, model, observation, args.train_epsilon)
+    training.start(
+        env=env,
+        model=model,
+        optimizer=model.optimizer,
+        target_model=target_model,
+        replay_buffer=replay_buffer,
+        log=log,
+    )
+    if training.is_resumed:
+        observation = env.observation
+
+    for step in range(training.first_step, MAX_STEPS + 1):
+        is_last_step = step == MAX_STEPS or training.is_interrupted
+
+        action = epsilon_greedy_action(env, model, observation, TRAIN_EPSILON)
         next_observation, reward, terminated, truncated, info = env.step(action)
         done = terminated or truncated  # at the flag, or out of time
         replay_buffer.add(observation, action, reward, next_observation, done)
         observation = next_observation
 
-        if step >= args.train_start:
-            if step % args.target_update_every == 0:
+        if step >= TRAIN_START:
+            if step % TARGET_UPDATE_EVERY == 0:
                 target_model.set_weights(model.get_weights())
-            batch = replay_buffer.sample(args.batch_size)
-            loss = fit_batch(env, model, target_model, batch, gamma=args.discount_factor_gamma)
+            batch = replay_buffer.sample(BATCH_SIZE)
+            loss = fit_batch(env, model, target_model, batch)
+            if not np.isfinite(loss):
+                raise FloatingPointError(f"the loss is {loss} at step {step}")
+
         log.step(step, loss, info)  # at the end of an episode, info has its return
         if done:
             observation, _ = env.reset()
 
-        if step == args.q_validation_size:  # the same observations for all evaluations
-            run.validation_observations, *_ = replay_buffer.sample(args.q_validation_size)
-        if step % args.eval_every == 0:
-            with log.evaluating():
-                episode_return_avg = evaluate(
-                    eval_env, model, args.eval_steps, args.eval_epsilon, args.seed
-                )
-                q_values = predict(env, model, run.validation_observations)
-            avg_max_q_value = q_values.max(axis=1).mean()
-            log.evaluation(step, episode_return_avg, avg_max_q_value)
-            run.add_evaluation(step, episode_return_avg, avg_max_q_value)
-            if run.best.step == step:
-                save_model(model, "best", run.logdir, run.name, episode_return_avg)
-        if step % args.snapshot_every == 0 or run.is_last_step:
-            save_model(model, step, run.logdir, run.name)
-        run.end_step(done)  # a checkpoint now and then
-    return run.evaluations[-1].episode_return_avg if run.evaluations else None
+        is_evaluated = step % EVAL_EVERY == 0 or step == MAX_STEPS
+        if training.validation_observations is None:  # the same ones for all evaluations
+            if step == Q_VALIDATION_SIZE or is_evaluated:
+                observations, *_ = replay_buffer.sample(Q_VALIDATION_SIZE)
+                training.validation_observations = np.asarray(observations)
+        if is_evaluated:
+            with log.pause():
+                episode_return_avg = evaluate(eval_env, model, training.seed)
+                q_values = predict(env, model, training.validation_observations)
+            avg_max_q_value = np.max(q_values, axis=1).mean()
+            is_best = training.add_evaluation(step, episode_return_avg, avg_max_q_value)
+            if is_best:
+                save_model(model, "best", training.logdir, training.name)
+
+        if step % SNAPSHOT_EVERY == 0 or is_last_step:
+            save_model(model, step, training.logdir, training.name)
+        training.end_step(step, info, is_last_step)  # a checkpoint now and then
+        if is_last_step:
+            break
+
+    return training.evaluations[-1].episode_return_avg if training.evaluations else None
 
 
-def load_or_create_model(env, model_filename, learning_rate=LEARNING_RATE):
+def load_or_create_model(env, model_filename):
     """Builds the Q-network, gives it the weights of a snapshot if there is one, prints its summary.
 
     Args:
         env: environment that the network is for.
         model_filename: .h5 snapshot, of which nothing but the weights is read; or None.
-        learning_rate: step size of Adam.
 
     Returns:
         Compiled Keras model.
@@ -241,7 +259,7 @@ def load_or_create_model(env, model_filename, learning_rate=LEARNING_RATE):
     Raises:
         WrongInput: the snapshot can't be read or is of another network.
     """
-    model = create_model(env, learning_rate)
+    model = create_model(env)
     if model_filename:
         load_weights(model, model_filename)
     model.summary()
@@ -256,29 +274,26 @@ def set_seed(env, seed):
 
 
 def main(args):
-    """Does what the command line asks for.
+    """Trains, or watches a trained network, as the command line asks for.
 
     Args:
-        args: what `parse_args` returns.
+        args: what `parse_args` of support/options.py returns.
 
     Returns:
         Mean return of the last evaluation, a float; None without one.
     """
-    if args.test:
-        return self_test(main, globals(), args.env)
     print(f"Seed {args.seed}")
-    env = make_env(args)
+    env = make_env(args.env, args.view, args.images, args.gif, title=args.model)
     set_seed(env, args.seed)
-    model = load_or_create_model(env, args.model, args.learning_rate)
+    model = load_or_create_model(env, args.model)
     if args.play:  # --view, --eval, --images or --gif
         with env:
-            average = evaluate(env, model, args.eval_steps, args.eval_epsilon, args.seed)
-        completed = not np.isnan(average)
-        print(f"episode_return_avg {average:.3f}" if completed else "No episode was completed.")
-        return average
-    with Run(args) as run:
-        return train(env, make_env(args), model, run, args)
+            episode_return_avg = evaluate(env, model, args.seed)
+        print(f"episode_return_avg {episode_return_avg:.3f}")
+        return episode_return_avg
+    with Training(args, MAX_STEPS, CHECKPOINT_EVERY) as training:
+        return train(env, make_env(args.env), model, training)
 
 
 if __name__ == "__main__":
-    main(parse_args(globals()))
+    from_command_line(main, globals())

@@ -1,24 +1,18 @@
 """A random agent in Mountain Car: pushes left, right or not at all, and never gets to the flag."""
 
-from support.options import OneLineParser  # isort: skip (first: it says what isn't installed)
-
 import contextlib
 
-import gymnasium as gym
-
-from support.view import Window, has_display
+from support.view import open_window
 
 EPISODES = 5
 
 
 def main():
-    OneLineParser(description=__doc__).parse_args()
-    env = gym.make("MountainCar-v0", render_mode="rgb_array")
-    if has_display():
-        env = Window(env, "MountainCar-v0 - random agent")
+    env = open_window("MountainCar-v0", "random agent")
     for episode in range(1, EPISODES + 1):
         env.reset()
-        episode_return, done = 0, False
+        episode_return = 0
+        done = False
         while not done:
             action = env.action_space.sample()
             _, reward, terminated, truncated, _ = env.step(action)

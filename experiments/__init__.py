@@ -1,1 +1,5 @@
-"""What goes past the lesson; each module here runs as `python -m experiments.NAME`."""
+"""What goes past the lesson: many seeds, statistics, pictures. Nothing else imports it."""
+
+from support.errors import check_installed
+
+check_installed("requirements.txt", "experiments/requirements.txt")

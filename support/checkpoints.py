@@ -1,4 +1,4 @@
-"""One file with the whole state of a training run; reading it runs no code.
+"""One file with the whole state of a training; reading it runs no code.
 
 It is a NumPy archive, in which JSON stands for what isn't an array, and a check sum over it.
 """
@@ -18,8 +18,9 @@ from support.errors import WrongInput
 from support.files import check_name, write_file
 
 CHECKPOINT = "checkpoint.npz"
-FORMAT = 2  # of the file; others are refused
+FORMAT = 3  # of the file; others are refused
 LIBRARIES = ("gymnasium", "keras", "numpy", "tensorflow")  # which a run's exact numbers depend on
+LONGEST_RUN = 10**9  # steps
 
 
 def versions():
@@ -27,16 +28,37 @@ def versions():
     return {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
-def write_checkpoint(logdir, state):
-    """Writes the checkpoint of the run in a directory, in one instant.
+def encode(state):
+    """The state of a part of a training as it is written: a dict of names to arrays.
 
-    `state` is a dict of the names of its parts to dicts of names to arrays and JSON values. Raises
-    OSError where the file can't be written.
+    Raises TypeError or ValueError where it is no dict of names to arrays and JSON values.
     """
+    arrays = {}
+    for name, value in state.items():
+        if not isinstance(value, np.ndarray):
+            value = np.array(json.dumps(value))
+        if value.dtype.hasobject:
+            raise TypeError(f"{name} is an array of Python objects")
+        arrays[name] = value
+    return arrays
+
+
+def write_checkpoint(logdir, state, missing=None):
+    """Writes the checkpoint of the training in a directory, in one instant.
+
+    Args:
+        logdir: the directory.
+        state: dict of the names of parts to what `encode` gives for their states.
+        missing: dict of the names of parts that can't give their state to the reasons.
+
+    Raises:
+        OSError: the file can't be written.
+    """
+    about = encode({"format": FORMAT, "versions": versions(), "missing": missing or {}})
     arrays = {
-        f"{part}/{name}": value if isinstance(value, np.ndarray) else np.array(json.dumps(value))
-        for part, values in {**state, "file": {"format": FORMAT, "versions": versions()}}.items()
-        for name, value in values.items()
+        f"{part}/{name}": array
+        for part, values in {**state, "file": about}.items()
+        for name, array in values.items()
     }
     archive = io.BytesIO()
     np.savez(archive, **arrays)
@@ -46,18 +68,20 @@ def write_checkpoint(logdir, state):
 
 def find_run(logdir):
     """Raises `WrongInput` where a directory has no checkpoint, with the run that may be meant."""
-    if not os.path.isfile(os.path.join(logdir, CHECKPOINT)):
-        folder, name = os.path.split(os.path.normpath(logdir))
-        runs = glob(os.path.join(escape(folder), "*-log", CHECKPOINT))
-        similar = difflib.get_close_matches(f"{name}-log", map(os.path.dirname, runs), n=1)
-        hint = f"; there is {similar[0]}" if similar else ""
-        raise WrongInput(f"--resume {logdir}: there is no run to resume, no {CHECKPOINT}{hint}")
+    if os.path.isfile(os.path.join(logdir, CHECKPOINT)):
+        return
+    folder, name = os.path.split(os.path.normpath(logdir))
+    runs = glob(os.path.join(escape(folder), "*-log", CHECKPOINT))
+    similar = difflib.get_close_matches(f"{name}-log", map(os.path.dirname, runs), n=1)
+    hint = f"; there is {similar[0]}" if similar else ""
+    raise WrongInput(f"--resume {logdir}: there is no run to resume, no {CHECKPOINT}{hint}")
 
 
 def read_checkpoint(logdir):
-    """Reads the checkpoint of the run in a directory.
+    """Reads the checkpoint of the training in a directory.
 
-    Returns the state that `write_checkpoint` was given, of which the part `run` is checked. Raises
+    Returns the states of all parts, dicts of names to arrays and JSON values, of which `run` is
+    checked, and `file`: its `format`, the `versions` of libraries, and `missing`. Raises
     `WrongInput` where there is no run, or its checkpoint is damaged or of another version.
     """
     find_run(logdir)
@@ -72,10 +96,11 @@ def read_checkpoint(logdir):
         state = _unpack(archive)
         if state["file"]["format"] != FORMAT:
             raise ValueError(f"its format is {state['file']['format']}, not {FORMAT}")
-        state["file"]["versions"].items()  # it is a dict
+        for table in ("versions", "missing"):
+            {**state["file"][table]}  # it is a dict
         _check_run(**state["run"])
     except Exception as error:  # whatever something else with a check sum leads to
-        raise WrongInput(f"{filename} is no checkpoint of this program: {error!r}") from error
+        raise WrongInput(f"{filename} is not a checkpoint of this program: {error!r}") from error
     return state
 
 
@@ -88,17 +113,22 @@ def _unpack(archive):
         for path in arrays.files:
             part, name = path.split("/")
             value = arrays[path]
-            state.setdefault(part, {})[name] = (
-                json.loads(str(value)) if value.dtype.kind == "U" else value
-            )
+            if value.dtype.kind == "U":
+                value = json.loads(str(value))
+            state.setdefault(part, {})[name] = value
     return state
 
 
-def _check_run(settings, name, step, seconds, evaluations, validation_observations):
+def _check_run(settings, name, step, seconds, first_return, evaluations, validation_observations):
     check_name("its name", name)
-    kinds = type(step), type(seconds), type(settings)
-    if kinds != (int, float, dict) or not 0 <= step <= 10**9 or not 0 <= seconds < np.inf:
-        raise ValueError(f"it was made after {step} steps and {seconds} seconds")
-    steps = np.arange(settings["eval_every"], step + 1, settings["eval_every"])
-    if evaluations.shape != (len(steps), 4) or (evaluations[:, 0] != steps).any():
+    if type(settings) is not dict or type(step) is not int or not 0 <= step <= LONGEST_RUN:
+        raise ValueError(f"it was made after {step} steps")
+    if type(seconds) is not float or not 0 <= seconds < np.inf:
+        raise ValueError(f"it was made after {seconds} seconds")
+    if first_return is not None and type(first_return) is not float:
+        raise ValueError(f"its first episode returned {first_return!r}")
+    steps = evaluations[:, 0]
+    if evaluations.shape != (len(steps), 4) or evaluations.dtype != float:
+        raise ValueError("its evaluations are not rows of 4 numbers")
+    if (np.diff(steps, prepend=0) <= 0).any() or (steps > step).any() or (steps % 1 != 0).any():
         raise ValueError("its evaluations are not those up to its step")

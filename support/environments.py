@@ -7,32 +7,58 @@ from support.errors import WrongInput
 from support.view import Frames, Window, has_display
 
 
-def make_env(args):
-    """Makes the Gymnasium environment that `args.env` names, watched as `args` ask.
+def make_env(env_id, view=False, images=False, gif=None, title=""):
+    """Makes a Gymnasium environment, to learn in or to watch.
 
-    Returns a `Replayable` environment that counts its episodes (Gymnasium's
-    `RecordEpisodeStatistics`). Raises `WrongInput` where there is none of that name, its
-    observations are no vector, its actions are not discrete, or it can't be drawn.
+    Args:
+        env_id: its name, as in `MountainCar-v0` or `module:Name-v0`.
+        view: whether to show it in a window.
+        images: whether to save what it shows at each step.
+        gif: file for its first episode as an animated GIF; or None.
+        title: what the window's title says behind the name of the environment.
+
+    Returns:
+        `Replayable` environment that counts its episodes (Gymnasium's `RecordEpisodeStatistics`).
+
+    Raises:
+        WrongInput: there is none of that name; it can't be drawn; or it doesn't fit the network,
+            which takes vectors of numbers, discrete actions and rewards that are numbers.
     """
-    visible = args.view and has_display()
-    render = {"render_mode": "rgb_array"} if visible or args.images or args.gif else {}
+    is_watched = view or images or gif is not None
+    in_window = view and has_display()
+    draws = in_window or images or gif is not None
     try:
-        env = gym.make(args.env, **render)
-        if visible:
-            env = Window(env, f"{args.env} - {args.model}")
-    except Exception as error:  # whatever the constructor of somebody's environment raises
-        raise WrongInput(f"--env {args.env}: {error}") from error
-    space, actions, problem = env.observation_space, env.action_space, None
-    if len(space.shape or ()) != 1:
-        problem = f"its observations, {space}, are no vector of numbers"
-    elif not isinstance(actions, gym.spaces.Discrete) or actions.start != 0:
-        problem = f"its actions, {actions}, are not discrete and counted from 0"
-    if problem:
-        raise WrongInput(f"--env {args.env}: {problem}; choose one such as MountainCar-v0")
+        env = gym.make(env_id, render_mode="rgb_array" if draws else None)
+        if in_window:
+            env = Window(env, f"{env_id} - {title}")
+        check_env(gym.make(env_id))
+    except (gym.error.Error, ImportError, WrongInput) as error:
+        raise WrongInput(f"--env {env_id}: {error}") from error
     env = gym.wrappers.RecordEpisodeStatistics(env)
-    if args.view or args.images or args.gif:
-        env = Frames(env, args.view, args.images, args.gif)
+    if is_watched:
+        env = Frames(env, view, images, gif)
     return Replayable(env)
+
+
+def check_env(env):
+    """Raises `WrongInput` where the Q-network doesn't fit an environment; plays one step of it."""
+    space, actions = env.observation_space, env.action_space
+    instead = "; choose one such as MountainCar-v0"
+    if len(space.shape or ()) != 1:
+        raise WrongInput(f"its observations, {space}, are not vectors of numbers{instead}")
+    if not isinstance(actions, gym.spaces.Discrete) or actions.start != 0:
+        raise WrongInput(f"its actions, {actions}, are not discrete and counted from 0{instead}")
+    reward_space = getattr(env.unwrapped, "reward_space", None)
+    if getattr(reward_space, "shape", ()) != ():
+        raise WrongInput(f"its rewards, {reward_space}, are not single numbers{instead}")
+    with env:
+        observation, _ = env.reset(seed=0)
+        _, reward, *_ = env.unwrapped.step(actions.sample())
+    if np.shape(observation) != space.shape:
+        shapes = f"{np.shape(observation)}, its observation space says {space.shape}"
+        raise WrongInput(f"its observations have the shape {shapes}")
+    if np.shape(reward) != () or np.asarray(reward).dtype.kind not in "biuf":
+        raise WrongInput(f"its rewards, such as {reward}, are not single numbers{instead}")
 
 
 class Replayable(gym.Wrapper):
@@ -49,7 +75,8 @@ class Replayable(gym.Wrapper):
         self.action_space = env.action_space  # at hand: asking through all wrappers takes a while
 
     def reset(self, *, seed=None, options=None):
-        self.random_at_reset, self.actions = self._random().state, []
+        self.random_at_reset = self._random().state
+        self.actions = []
         observation, info = self.env.reset(seed=seed, options=options)
         self.observation = np.array(observation)
         return self.observation, info
@@ -79,12 +106,13 @@ class Replayable(gym.Wrapper):
         self.reset()
         for action in state["actions"]:
             if not self.action_space.contains(action):
-                raise ValueError(f"{action} is no action of {self.action_space}")
+                raise ValueError(f"{action} is not an action of {self.action_space}")
             self.step(action)
         arrived = np.array_equal(self.observation, state["observation"])
         if not arrived or self._random().state != state["random"]:
             raise ValueError(
-                "its episode, played again, goes another way; to be resumed, an environment has to "
-                "draw all chance from np_random and to keep nothing else over a reset"
+                "its episode takes another course when it is played again; for a run to be "
+                "resumed, an environment must draw all chance from np_random and keep nothing "
+                "else over a reset"
             )
         self.action_space.np_random.bit_generator.state = state["random_actions"]

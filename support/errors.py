@@ -1,50 +1,82 @@
-"""Mistakes end in one line on standard error, instead of a traceback."""
+"""Mistakes in using a program end in one line; mistakes in its code keep their traceback."""
 
-import importlib.metadata
+import contextlib
+import importlib.util
 import os
 import re
 import sys
+import sysconfig
 import traceback
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+MODULES = {"pillow": "PIL", "pygame-ce": "pygame"}  # of libraries that are imported by another name
+INSTALLED = ("<frozen", *(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")))
 
 
 class WrongInput(ValueError):
-    """What the reader asked for can't be done; the message says why, and what to do instead."""
+    """What the user asked for can't be done; the message says why, and what to do instead."""
 
 
-def one_line(message, status):
+def check_installed(*files):
+    """Ends the program in one line, with status 2, where a library is not installed.
+
+    Args:
+        files: names of requirements files in the project's folder; the last one includes the
+            others, and is what the line tells the user to install.
+    """
+    lines = "\n".join((ROOT / file).read_text(encoding="utf-8") for file in files)
+    names = re.findall(r"^\w[\w-]*", lines, re.MULTILINE)
+    missing = [name for name in names if importlib.util.find_spec(MODULES.get(name, name)) is None]
+    if missing:
+        message = f"not installed: {', '.join(missing)}; pip install -r {files[-1]}"
+        sys.exit(print_error(message, status=2))
+
+
+def print_error(message, status):
     """Prints a message on one line of standard error, unprintables escaped; returns `status`."""
     text = " ".join(str(message).split())
     text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-    print(f"{os.path.basename(sys.argv[0])}: {text}", file=sys.stderr)
+    program = os.path.basename(sys.argv[0])
+    if program == "-m":  # Python is still looking for the module that it was told to run
+        program = "python -m"
+    print(f"{program}: {text}", file=sys.stderr)
     return status
 
 
-def plain_errors(kind, error, trace):
-    """`sys.excepthook` that tells the user's mistakes from ours, which keep their traceback.
+@contextlib.contextmanager
+def plain_errors():
+    """Ends the program in one line where the user or the machine is at fault, not the code.
 
-    The exit status is 2 for wrong input and missing libraries, 130 after Ctrl-C, otherwise 1.
+    The exit status is 2 for wrong input, 130 after Ctrl-C, and otherwise 1. An `OSError` gets its
+    line where support or experiments have met it: one that your own code meets is a mistake in
+    that code, and keeps its traceback. Output appears line by line, also in a pipe.
     """
-    if isinstance(error, ModuleNotFoundError):
-        folders = {Path(frame.filename).parent for frame in traceback.extract_tb(trace)}
-        file = f"{'experiments/' if ROOT / 'experiments' in folders else ''}requirements.txt"
-        installed = {library.name for library in importlib.metadata.distributions()}
-        lines = (ROOT / "requirements.txt").read_text() + (ROOT / file).read_text()
-        needed = dict.fromkeys(re.findall(r"^\w[\w-]*", lines, re.MULTILINE))
-        missing = ", ".join(name for name in needed if name not in installed)
-        if missing:
-            error = WrongInput(f"not installed: {missing}; pip install -r {file}")
-    if isinstance(error, MemoryError):
-        error = WrongInput(f"too little memory: {error}; make what you have raised smaller")
-    if hasattr(sys, "ps1"):  # typed into Python
-        sys.__excepthook__(kind, error, trace)
-    elif isinstance(error, WrongInput):
-        sys.exit(one_line(error, status=2))
-    elif isinstance(error, KeyboardInterrupt):
+    with contextlib.suppress(AttributeError):  # of what somebody has put in its place
+        sys.stdout.reconfigure(line_buffering=True, errors="replace")
+    try:
+        yield
+    except WrongInput as error:
+        sys.exit(print_error(error, status=2))
+    except MemoryError as error:
+        message = f"too little memory: {error}; lower the constant that needs so much"
+        sys.exit(print_error(message, status=2))
+    except KeyboardInterrupt:
         sys.exit(130)
-    elif isinstance(error, (OSError, FloatingPointError)):
-        sys.exit(one_line(error, status=1))
-    else:
-        sys.__excepthook__(kind, error, trace)
+    except FloatingPointError as error:
+        sys.exit(print_error(error, status=1))
+    except OSError as error:
+        *_, place = own_frames(error.__traceback__)
+        if Path(place.filename).parent not in (ROOT / "support", ROOT / "experiments"):
+            raise
+        sys.exit(print_error(error, status=1))
+
+
+def is_installed(filename):
+    """Whether a file of source is part of Python or of an installed library."""
+    return filename.startswith(INSTALLED)
+
+
+def own_frames(trace):
+    """The frames of a traceback that are in no installed library: list of `FrameSummary`."""
+    return [frame for frame in traceback.extract_tb(trace) if not is_installed(frame.filename)]

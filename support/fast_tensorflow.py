@@ -4,62 +4,215 @@ Import this module before TensorFlow or Keras. TensorFlow's C++ part reports on 
 processor before its own log level is in force, so standard error is put aside meanwhile.
 """
 
+import contextlib
 import functools
 import os
+import tempfile
+import types
+import warnings
+from typing import NamedTuple
 
 import numpy as np
+
+from support.errors import is_installed
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the CPU is enough
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # kernels that pay for large networks only
 
-_stderr = os.dup(2)
-_nowhere = os.open(os.devnull, os.O_WRONLY)
-os.dup2(_nowhere, 2)
-try:
+
+@contextlib.contextmanager
+def quiet():
+    """Puts standard error aside, C++ included; shows what it got if there is an exception."""
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as aside:
+        os.dup2(aside.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            aside.seek(0)
+            os.write(stderr, aside.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+with quiet():
     import keras
     import tensorflow as tf
     from absl import logging
-finally:
-    os.dup2(_stderr, 2)
-    os.close(_stderr)
-    os.close(_nowhere)
 
-keras.config.set_floatx("float32")  # whatever the reader's own configuration of Keras says
+keras.config.set_floatx("float32")  # whatever the user's own configuration of Keras says
 logging.set_verbosity(logging.ERROR)  # Keras warns at each .h5 file that the format is an old one
+
+ARRAYS = (np.ndarray, np.generic, tf.Tensor, tf.Variable)
+PLAIN = (bool, int, float, str)
+MOST_GRAPHS = 16  # of a function, that are kept
+MANY_GRAPHS = 10  # after which a function probably gets a new one at every call
+EAGER = (
+    "Eager: print, breakpoint() and debuggers work in every function, and training takes "
+    "about 40 times as long."
+)
+
+
+class Array:
+    """Stands in a call's arguments where there is an array, which may be another in each call."""
+
+
+class Arrays(NamedTuple):
+    """Stands in a call's arguments where there are several arrays: a tuple, a list or a dict."""
+
+    keys: tuple  # of the dict; where it isn't one, the numbers from 0
+    is_dict: bool
+
+
+def run_eagerly():
+    """Lets compiled functions run line by line in Python from now on; says so."""
+    tf.config.run_functions_eagerly(True)
+    print(EAGER)
 
 
 def compiled(function):
-    """Makes `function(env, *models, arrays, **numbers)` one TensorFlow operation.
+    """Makes a function one TensorFlow operation, which is quick to call.
 
     For a network this small, `model.fit` and `model.predict` spend a hundred times longer on
-    preparing their work than on the work. Here the function is traced to a graph once for its
-    models, and every call then runs that graph: the same mathematics, without the preparation.
-    """
+    preparing their work than on the work. Here the function is traced once: it runs with symbols
+    in place of its arrays, and the graph of what it does with them is kept. Every call then runs
+    that graph: the same mathematics, without the preparation.
 
-    @functools.lru_cache(maxsize=16)
-    def trace(specs, packed, *env_and_models, **numbers):
-        inputs = [tf.TensorSpec(shape, dtype) for shape, dtype in specs]
+    Arguments may be arrays; tuples, lists or dicts of arrays; and anything else (an environment, a
+    network, a number), which becomes part of the graph, as the constants of the function's module
+    do. Where one of these changes, or the shape of an array, there is a new graph, which takes a
+    while. So hand over what changes at every step as an array: `np.float32(x)`. Results are NumPy
+    arrays, in the structure that the function returns.
+
+    Inside another compiled function it is an ordinary function of tensors. After
+    `tf.config.run_functions_eagerly(True)`, which `--eager` calls, it runs line by line in Python,
+    with tensors that have values; so you can look at them. Without this decorator, it does so, too,
+    and returns tensors.
+    """
+    module = function.__globals__
+    constants = [name for name in module if name.isupper() and isinstance(module[name], PLAIN)]
+    graphs = 0
+
+    @functools.lru_cache(maxsize=MOST_GRAPHS)
+    def trace(specs, template, keywords, values):
+        nonlocal graphs
+        graphs += 1
+        if graphs == MANY_GRAPHS:
+            warnings.warn(
+                f"{function.__name__} has been traced {graphs} times, which is slow: an argument, "
+                "a constant or the shape of an array keeps changing. Hand over a number that "
+                "changes as np.float32(number).",
+                stacklevel=3,
+            )
+        symbols = [tf.TensorSpec(shape, dtype) for shape, dtype in specs]
         graph = tf.function(
-            lambda *arrays: function(*env_and_models, arrays if packed else arrays[0], **numbers)
-        ).get_concrete_function(*inputs)
+            lambda *arrays: apply(function, template, keywords, arrays), autograph=False
+        ).get_concrete_function(*symbols)
         return graph, graph.captured_inputs, [output.dtype for output in graph.outputs]
 
     @functools.wraps(function)
-    def call(*args, **numbers):
-        if tf.inside_function():  # part of another compiled function
-            return function(*args, **numbers)
-        *env_and_models, arrays = args
-        packed = isinstance(arrays, tuple)
-        arrays = [np.asarray(array) for array in (arrays if packed else (arrays,))]
-        specs = tuple((array.shape, array.dtype) for array in arrays)
-        graph, variables, dtypes = trace(specs, packed, *env_and_models, **numbers)
+    def call(*args, **kwargs):
+        if tf.inside_function() or Eager.is_inside:
+            return function(*args, **kwargs)
+
+        arrays = []
+        template = tuple([take_arrays(value, arrays) for value in (*args, *kwargs.values())])
+        if tf.config.functions_run_eagerly():
+            tensors = [tf.convert_to_tensor(array) for array in arrays]
+            with Eager():
+                result = apply(function, template, tuple(kwargs), tensors)
+            return tf.nest.map_structure(to_numpy, result)
+
+        specs = tuple([(array.shape, array.dtype) for array in arrays])
+        values = tuple([module.get(name) for name in constants])
+        try:
+            graph, variables, dtypes = trace(specs, template, tuple(kwargs), values)
+        except Exception as error:
+            raise error.with_traceback(without_libraries(error.__traceback__)) from error.__cause__
         # Calling `graph` itself would check its arguments in Python and run in another thread,
         # 0.4 ms a call; as the single operation that it is, it runs here and now.
         outputs = tf.raw_ops.StatefulPartitionedCall(
             args=[*arrays, *variables], Tout=dtypes, f=graph
         )
-        return outputs[0].numpy()
+        structure = graph.structured_outputs
+        if tf.is_tensor(structure):
+            return outputs[0].numpy()
+        numbers = iter(outputs if dtypes else ())
+        return tf.nest.map_structure(
+            lambda output: next(numbers).numpy() if tf.is_tensor(output) else output, structure
+        )
 
     return call
+
+
+class Eager:
+    """While a compiled function runs line by line, those that it calls are a part of it."""
+
+    is_inside = False
+
+    def __enter__(self):
+        Eager.is_inside = True
+
+    def __exit__(self, kind, error, trace):
+        Eager.is_inside = False
+
+
+def take_arrays(value, arrays):
+    """Appends the arrays in an argument to a list; returns the argument with stand-ins for them."""
+    if isinstance(value, ARRAYS):
+        arrays.append(np.asarray(value))
+        return Array
+    if isinstance(value, (tuple, list, dict)):
+        is_dict = isinstance(value, dict)
+        members = value.values() if is_dict else value
+        if any(isinstance(member, (*ARRAYS, tuple, list)) for member in members):
+            arrays.extend([np.asarray(member) for member in members])
+            return Arrays(tuple(value) if is_dict else tuple(range(len(value))), is_dict)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def apply(function, template, keywords, arrays):
+    """Calls a function with arguments in which arrays are in the place of their stand-ins."""
+    arrays = iter(arrays)
+    values = []
+    for value in template:
+        if value is Array:
+            value = next(arrays)
+        elif isinstance(value, Arrays):
+            members = {key: next(arrays) for key in value.keys}
+            value = members if value.is_dict else tuple(members.values())
+        values.append(value)
+    positional = len(values) - len(keywords)
+    return function(*values[:positional], **dict(zip(keywords, values[positional:], strict=True)))
+
+
+def to_numpy(value):
+    """A tensor as a NumPy array; anything else as it is."""
+    return value.numpy() if tf.is_tensor(value) else value
+
+
+def without_libraries(trace):
+    """A traceback without the frames of installed libraries, apart from the last, and of this file.
+
+    So what is wrong in a function of yours is not lost among fifty lines of TensorFlow's.
+    """
+    frames = []
+    while trace is not None:
+        frames.append(trace)
+        trace = trace.tb_next
+    kept = [
+        frame
+        for frame in frames
+        if not is_installed(frame.tb_frame.f_code.co_filename)
+        and frame.tb_frame.f_code.co_filename != __file__
+    ]
+    if frames[-1] not in kept:
+        kept.append(frames[-1])
+    trimmed = None
+    for frame in reversed(kept):
+        trimmed = types.TracebackType(trimmed, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
+    return trimmed

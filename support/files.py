@@ -8,10 +8,11 @@ import filelock
 from support.errors import WrongInput
 
 PARTIAL = ".partial"
+LONGEST_NAME = 200  # bytes; file systems allow 255, and a name gets endings
 
 
 def write_file(filename, content):
-    """Writes bytes to a file in one instant: there always is the old one or the new one.
+    """Writes bytes to a file in one instant: at any moment it is the old one or the new one.
 
     Raises OSError where it can't be written; an old one is then as it was.
     """
@@ -48,8 +49,8 @@ def lock(directory):
 
 def check_name(option, name):
     """Raises `WrongInput` where the value of `option` can't be part of a file name."""
-    plain = name and name[0] not in ".-" and name == os.path.basename(name) and name.isprintable()
-    if not plain:
-        raise WrongInput(f"{option} {name!r} is no plain file name")
-    if len(os.fsencode(name)) > 200:
+    is_one_name = name == os.path.basename(name) and name.isprintable()
+    if not name or name[0] in ".-" or not is_one_name:
+        raise WrongInput(f"{option} {name!r} is not a valid file name")
+    if len(os.fsencode(name)) > LONGEST_NAME:
         raise WrongInput(f"{option} {name!r} is too long for a file name")

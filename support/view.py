@@ -35,6 +35,20 @@ def has_display():
     return not reason
 
 
+def open_window(env_id, title):
+    """Makes an environment and shows it in a window; without a display, says so and shows none.
+
+    Args:
+        env_id: its name, as in `MountainCar-v0`.
+        title: what the window's title says behind the name.
+
+    Returns:
+        Gymnasium environment.
+    """
+    env = gym.make(env_id, render_mode="rgb_array")
+    return Window(env, f"{env_id} - {title}") if has_display() else env
+
+
 class Window(gym.wrappers.HumanRendering):
     """Shows an environment, made with render_mode "rgb_array".
 
@@ -74,7 +88,8 @@ class Frames(gym.Wrapper):
         self.images = images
         self.gif = gif
         self.gif_frames = []
-        self.episode, self.episode_step = 1, 0
+        self.episode = 1
+        self.episode_step = 0
 
     def step(self, action):
         result = self.env.step(action)
@@ -88,7 +103,8 @@ class Frames(gym.Wrapper):
         if "episode" in result[-1]:
             if self.tell:
                 tqdm.write(f"episode {self.episode} return {result[-1]['episode']['r']}")
-            self.episode, self.episode_step = self.episode + 1, 0
+            self.episode += 1
+            self.episode_step = 0
         return result
 
     def close(self):
@@ -96,10 +112,12 @@ class Frames(gym.Wrapper):
         if self.gif_frames:
             first, *others = self.gif_frames
             fps = self.metadata.get("render_fps", 30)
-            ends = [round(100 * n / fps) for n in range(len(self.gif_frames) + 1)]
-            pace = [10 * (end - start) for start, end in itertools.pairwise(ends)]  # milliseconds
+            ends = [round(100 * n / fps) for n in range(len(self.gif_frames) + 1)]  # in 1/100 s
+            milliseconds = [10 * (end - start) for start, end in itertools.pairwise(ends)]
             gif = io.BytesIO()
-            first.save(gif, "GIF", save_all=True, append_images=others, duration=pace, loop=0)
+            first.save(
+                gif, "GIF", save_all=True, append_images=others, duration=milliseconds, loop=0
+            )
             write_file(self.gif, gif.getvalue())
             print(f"Saved {self.gif}")
             self.gif_frames = []

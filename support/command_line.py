@@ -1,0 +1,72 @@
+"""Command lines whose mistakes end in one line, with what may have been meant."""
+
+import argparse
+import contextlib
+import difflib
+import os
+import sys
+
+from support.errors import print_error
+
+
+def number(smallest, largest):
+    """Type of an option: a number in a closed interval, an integer if `smallest` is an int."""
+
+    def parse(text):
+        with contextlib.suppress(ValueError):
+            value = type(smallest)(text)
+            if smallest <= value <= largest:
+                return value
+        kind = "an integer" if isinstance(smallest, int) else "a number"
+        raise argparse.ArgumentTypeError(
+            f"must be {kind} between {smallest} and {largest}, not {text!r}"
+        )
+
+    return parse
+
+
+def boolean(text):
+    """Type of an option: True or False."""
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"must be True or False, not {text!r}")
+    return text.lower() == "true"
+
+
+def new_file(*extensions):
+    """Type of an option: a file with one of some extensions, in a directory to write to."""
+
+    def parse(text):
+        folder = os.path.dirname(text) or "."
+        is_writable = os.path.isdir(folder) and os.access(folder, os.W_OK)
+        if os.path.splitext(text)[1] in extensions and is_writable and not os.path.isdir(text):
+            return text
+        names = " or ".join(extensions)
+        raise argparse.ArgumentTypeError(
+            f"must be a {names} file in a directory that can be written to, not {text!r}"
+        )
+
+    return parse
+
+
+SEED = number(0, 2**32 - 1)
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Reports wrong input in one line, with what may have been meant; the exit status is 2."""
+
+    def __init__(self, **keywords):
+        super().__init__(allow_abbrev=False, **keywords)
+
+    def error(self, message):
+        sys.exit(print_error(message, status=2))
+
+    def parse_args(self, argv=None):
+        args, unknown = self.parse_known_args(argv)
+        if unknown:
+            options = list(self._option_string_actions)
+            meant = difflib.get_close_matches(unknown[0].split("=")[0], options, n=1)
+            if unknown[0].endswith(".h5") and "--model" in options:
+                meant = [f"--model {unknown[0]}"]
+            hint = f"; did you mean {meant[0]}?" if meant else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return args
