@@ -1,39 +1,12 @@
-"""What experiments/grid.py shows: how long it will take; while Ray Tune trains, how far it is."""
+"""What experiments/grid.py shows while Ray Tune trains: how far it is."""
 
-import contextlib
-import io
-import math
 import signal
 import sys
 
-import ray
 from ray import tune
 from tqdm import tqdm
 
-from experiments import speed
 from experiments.worker import packed_in, unpack
-
-EVALUATION_SHARE = 1.15  # time of a training compared with that of its steps alone
-QUICK = 20000  # steps that take less than a minute anyway
-
-
-def announce(trainings, steps):
-    """Prints how many trainings a grid has, and how many steps to go, ints."""
-    count = f"{trainings} training{'s' if trainings > 1 else ''}"
-    print(f"{count} with {steps:,} steps to go; starting Ray" if steps else f"{count}, all done")
-
-
-def estimate(trainings, steps):
-    """Prints how many trainings, of those to be trained, run at a time, and about how long."""
-    cores = min(int(ray.cluster_resources().get("CPU", 1)), trainings)
-    print(f"{cores} at a time: ", end="", flush=True)
-    minutes = 1
-    if steps > QUICK * cores:
-        print("measuring the speed ... ", end="", flush=True)
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            rate = speed.measure("tutorial", steps=1000)
-        minutes = math.ceil(EVALUATION_SHARE * steps / rate / cores / 60)
-    print(f"about {minutes} min", flush=True)
 
 
 class Display(tune.Callback):
@@ -75,12 +48,13 @@ class Display(tune.Callback):
         self.bar.update(sum(self.done.values()) - self.bar.n)
 
     def text(self, trials):
+        """How many trainings are done, running, failed and retried, in words."""
         over = {name for name, steps in self.done.items() if steps == self.max_steps[name]}
-        failed = sum(bool((trial.last_result or {}).get("failed")) for trial in trials)
-        running = [t.config["training"]["name"] for t in trials if t.status == "RUNNING"]
-        done, running = len(over) - failed, len(set(running) - over)
-        failed += sum(trial.status == "ERROR" for trial in trials)
-        text = f"{done} of {len(self.done)} done, {running} running, {failed} failed"
+        running = {t.config["training"]["name"] for t in trials if t.status == "RUNNING"} - over
+        gave_up = sum(bool((trial.last_result or {}).get("failed")) for trial in trials)
+        died = sum(trial.status == "ERROR" for trial in trials)
+        done = len(over) - gave_up
+        text = f"{done} of {len(self.done)} done, {len(running)} running, {gave_up + died} failed"
         return f"{text}, {self.retries} retried" if self.retries else text
 
     def on_checkpoint(self, iteration, trials, trial, checkpoint, **info):

@@ -20,7 +20,8 @@ def save_figure(figure, filename):
     Raises OSError where that can't be done.
     """
     extension = os.path.splitext(filename)[1]
-    figure.savefig(content := io.BytesIO(), format=extension[1:], dpi=120)
+    content = io.BytesIO()
+    figure.savefig(content, format=extension[1:], dpi=120)
     plt.close(figure)
     if extension == ".png":
         return save_png(Image.open(content).convert("RGB"), filename)
@@ -30,6 +31,7 @@ def save_figure(figure, filename):
 
 def save_png(picture, filename):
     """Writes a Pillow picture with a palette of 256 colours, which makes it a third as large."""
-    picture.quantize().save(content := io.BytesIO(), "PNG", optimize=True)
+    content = io.BytesIO()
+    picture.quantize().save(content, "PNG", optimize=True)
     write_file(filename, content.getvalue())
     print(f"Saved {filename}")

@@ -28,11 +28,12 @@ import socket
 from pathlib import Path
 
 import run
+from support.command_line import OneLineParser, number
 from support.environments import make_env
-from support.errors import ROOT, WrongInput, one_line
+from support.errors import ROOT, WrongInput, plain_errors, print_error
 from support.files import check_name, lock, write_file
-from support.options import ENV, OneLineParser, add_hyperparameters, number, read_settings
-from support.options import parse_args as parse_run_args
+from support.options import ENV
+from support.settings import add_settings, read_settings
 
 # For Ray, before it is imported: no statistics over the network, and no event files of its own,
 # which TensorBoard would take for further trainings.
@@ -44,10 +45,10 @@ import ray
 from ray import tune
 
 from experiments import report
-from experiments.display import Display, announce, estimate
+from experiments.display import Display
 from experiments.figures import save_figure
 from experiments.trainings import list_trainings, read_trainings
-from experiments.worker import pack, packed_in, read_run, train_one, unpack
+from experiments.worker import pack, packed_in, read_progress, train_one, unpack
 
 RETRIES = 5  # of a training that died, with its worker or its node
 WORKER = {  # what a worker needs to know: our modules, and that it has one core
@@ -81,10 +82,11 @@ def parse_args(argv=None):
     add("--address", help="use the Ray cluster at this address, instead of this machine alone")
     add("--storage", help="path or URL that all its nodes can write to, for checkpoints")
     add("--format", choices=["png", "svg"], help="of the plot (default: png)")
-    settings = read_settings(vars(run))
-    add_hyperparameters(parser, settings, nargs="+")
-    args = parser.parse_args(argv)
     try:
+        settings = read_settings(vars(run))
+        add_settings(parser, settings, several=True)
+        args = parser.parse_args(argv)
+        settings = [setting for setting in settings if not setting.problem]
         check_cluster(args)
         name = args.name if args.resume is None else args.resume
         if name is None:
@@ -96,13 +98,14 @@ def parse_args(argv=None):
         elif os.path.lexists(args.folder):
             raise WrongInput(f"{args.folder} exists; choose another --name, or --resume {name}")
         else:
-            options = {s.name: getattr(args, s.name) or [s.default] for s in settings}
+            options = {}
+            for setting in settings:
+                options[setting.name] = getattr(args, setting.constant) or [setting.default]
             first = args.first_seed or 0
             seeds = range(first, first + (args.seeds or 10))
             args.trainings = list_trainings(name, options, seeds, args.env or ENV)
             check_name("a run would be named", args.trainings[-1]["name"])
-        env = f"--env={args.trainings[0]['env']}"
-        make_env(parse_run_args(vars(run), [env])).close()
+        make_env(args.trainings[0]["env"]).close()
     except WrongInput as error:
         parser.error(error)
     return args
@@ -119,11 +122,13 @@ def check_cluster(args):
         try:
             socket.create_connection((host, int(port)), timeout=10).close()
         except (OSError, ValueError, OverflowError) as error:
-            what = f"--address {args.address!r} is no HOST:PORT of a `ray start --head`"
+            what = f"--address {args.address!r} is not the HOST:PORT of a `ray start --head`"
             raise WrongInput(f"{what}: {error}") from error
     if args.storage is not None and "://" not in args.storage:
         if not (os.path.isdir(args.storage) and os.access(args.storage, os.W_OK)):
-            raise WrongInput(f"--storage {args.storage!r} is no directory to write to")
+            raise WrongInput(
+                f"--storage {args.storage!r} is not a directory that can be written to"
+            )
         args.storage = os.path.abspath(args.storage)
 
 
@@ -140,7 +145,7 @@ def resumed_trainings(args, settings):
     for name, value in vars(args).items():
         allowed = ("resume", "env", "cores", "address", "storage", "format", "folder")
         if value is not None and name not in allowed:
-            option = name.replace("_", "-")
+            option = name.lower().replace("_", "-")
             raise WrongInput(f"--resume goes on with a grid as it was begun; leave out --{option}")
     filename = args.folder / "grid.json"
     if not filename.is_file():
@@ -170,12 +175,14 @@ def train_all(args):
         OSError: a file can't be written.
         WrongInput: a checkpoint can't be read, there is no Ray, or it can't write to the storage.
     """
-    done = {t["name"]: read_run(args.folder, t)["step"] for t in args.trainings}
+    done = {t["name"]: read_progress(args.folder, t)["step"] for t in args.trainings}
     left = [t for t in args.trainings if done[t["name"]] < t["hyperparameters"]["max_steps"]]
     steps = sum(t["hyperparameters"]["max_steps"] - done[t["name"]] for t in left)
-    announce(len(args.trainings), steps)
+    count = f"{len(args.trainings)} training{'s' if len(args.trainings) > 1 else ''}"
     if not left:
+        print(f"{count}, all done")
         return {}
+    print(f"{count} with {steps:,} steps to go; starting Ray", flush=True)
     here = {"address": "local", "num_cpus": args.cores, "include_dashboard": False}
     cluster = {"address": args.address} if args.address else here
     interrupts = []
@@ -190,7 +197,8 @@ def train_all(args):
     try:
         if interrupts:
             raise KeyboardInterrupt
-        estimate(len(left), steps)
+        cores = int(ray.cluster_resources().get("CPU", 1))
+        print(f"{min(cores, len(left))} at a time", flush=True)
         with contextlib.redirect_stdout(io.StringIO()):  # Ray's reports of workers that died
             return tune_all(args, left, done)
     finally:
@@ -231,7 +239,8 @@ def tune_all(args, left, done):
         )
     except Exception as error:  # whatever the library for this kind of storage raises
         raise WrongInput(f"can't write checkpoints to {storage}: {error}") from error
-    results, failed = tuner.fit(), {}
+    results = tuner.fit()
+    failed = {}
     signal.signal(signal.SIGINT, signal.default_int_handler)  # after Ray's
     for result in results:
         reason = (result.metrics or {}).get("failed")
@@ -264,7 +273,7 @@ def collect(args, failed):
     rows = []
     for training in args.trainings:
         name, hyperparameters = training["name"], training["hyperparameters"]
-        state = read_run(args.folder, training)
+        state = read_progress(args.folder, training)
         if name not in failed and state["step"] < hyperparameters["max_steps"]:
             return None
         row = {key: training[key] for key in ("setting", "env", "seed")}
@@ -278,13 +287,14 @@ def collect(args, failed):
 
 
 def mismatch(training, state):
-    """Why what `read_run` gives isn't the end of a training, a string; None if it is."""
+    """Why what `read_progress` gives isn't the end of a training, a string; None if it is."""
     hyperparameters = training["hyperparameters"]
     every, max_steps = hyperparameters["eval_every"], hyperparameters["max_steps"]
+    expected = sorted({*range(every, max_steps + 1, every), max_steps})
     steps = [int(step) for step, *_ in state["evaluations"]]
-    if steps != list(range(every, max_steps + 1, every)):
+    if steps != expected:
         found = f"evaluations at {', '.join(map(str, steps)) or 'no'} steps"
-        return f"{training['name']}-log has {found}, not every {every} up to {max_steps}"
+        return f"{training['name']}-log has {found}, not every {every} and at {max_steps}"
     settings = {"env": training["env"], "seed": training["seed"], **hyperparameters}
     other = [name for name in settings if state["settings"].get(name) != settings[name]]
     return f"{training['name']}-log was trained with another {', '.join(other)}" if other else None
@@ -328,7 +338,8 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (tune.TuneError, ray.exceptions.RayError) as error:
-        sys.exit(one_line(error, status=1))
+    with plain_errors():
+        try:
+            main()
+        except (tune.TuneError, ray.exceptions.RayError) as error:
+            sys.exit(print_error(error, status=1))

@@ -28,10 +28,11 @@ from matplotlib.patheffects import withStroke
 
 import run
 from experiments.figures import PLOTS, save_figure
+from support.checkpoints import CHECKPOINT, read_checkpoint
+from support.command_line import SEED, OneLineParser, new_file
 from support.environments import make_env
-from support.errors import WrongInput
-from support.options import ENV, OneLineParser, new_file, number
-from support.options import parse_args as parse_run_args
+from support.errors import WrongInput, plain_errors
+from support.options import ENV
 from support.snapshots import load_weights
 
 POINTS = 180  # along each axis, at which the network is asked
@@ -43,11 +44,20 @@ COLORS = ("#2166ac", "#e0e0e0", "#f4a12f")  # of up to three actions, told apart
 
 
 class Column(NamedTuple):
-    """What is drawn of one snapshot: `path` (steps + 1, 2) and `q_values` (y, x, n actions)."""
+    """What is drawn of one snapshot.
+
+    Attributes:
+        filename: its file.
+        path: the observations of an episode, float array (steps + 1, 2).
+        episode_return: what that returned, a float.
+        gamma: discount factor with which it was trained.
+        q_values: float32 array (POINTS, POINTS, n actions), of `predict_plane`.
+    """
 
     filename: str
     path: np.ndarray
     episode_return: float
+    gamma: float
     q_values: np.ndarray
 
 
@@ -68,7 +78,7 @@ def can_show():
 
 def make_plane(env_id):
     """Makes an environment; raises `WrongInput` where its observations aren't two numbers."""
-    env = make_env(parse_run_args(vars(run), [f"--env={env_id}"]))
+    env = make_env(env_id)
     (size,) = env.observation_space.shape
     if size != 2:
         numbers = "1 number" if size == 1 else f"{size} numbers"
@@ -76,27 +86,42 @@ def make_plane(env_id):
     return env
 
 
-def play(env, model, seed):
-    """Plays one greedy episode, that of `run.evaluate` with the same seed.
+def play(env, model, seed, epsilon=0.0):
+    """Plays one episode, at epsilon 0 the first of `run.evaluate` with the same seed.
 
     Args:
-        env: environment of `make_plane`.
+        env: environment.
         model: Q-network.
-        seed: seed of the environment.
+        seed: seed of the environment and of the random actions.
+        epsilon: probability of a random action.
 
-    Returns:
-        (path, episode_return): the observations, float array (steps + 1, 2), and a float.
+    Yields:
+        At the reset and after each step: the observation; the return so far, a float; whether the
+        episode is terminated; whether it is truncated.
     """
+    env.action_space.seed(seed)
     observation, _ = env.reset(seed=seed)
-    path, episode_return = [observation], 0.0
+    episode_return = 0.0
+    yield observation, episode_return, False, False
     for _ in range(run.EVAL_STEPS):  # an episode need not end
-        action = run.greedy_action(env, model, observation)
+        action = run.epsilon_greedy_action(env, model, observation, epsilon)
         observation, reward, terminated, truncated, _ = env.step(action)
-        path.append(observation)
         episode_return += float(reward)
+        yield observation, episode_return, terminated, truncated
         if terminated or truncated:
             break
-    return np.array(path, float), episode_return
+
+
+def gamma_of(snapshot):
+    """The discount factor with which a snapshot was trained, a float.
+
+    It is that of the run in whose directory the snapshot is; elsewhere, that of run.py.
+    """
+    logdir = os.path.dirname(snapshot)
+    if not os.path.isfile(os.path.join(logdir, CHECKPOINT)):
+        return run.DISCOUNT_FACTOR_GAMMA
+    settings = read_checkpoint(logdir)["run"]["settings"]
+    return settings.get("discount_factor_gamma", run.DISCOUNT_FACTOR_GAMMA)
 
 
 def find_bounds(space, paths):
@@ -117,13 +142,15 @@ def find_bounds(space, paths):
     return np.where(near, low, least - margin), np.where(near, high, most + margin)
 
 
-def ask(env, model, low, high):
+def predict_plane(env, model, low, high):
     """Q-values, float32 (POINTS, POINTS, n actions), in the middle of each cell between bounds.
 
     The first index is that of the observation's second number, which is drawn upwards.
     """
     middles = (np.arange(POINTS) + 0.5) / POINTS
-    x, y = np.meshgrid(*(low + (high - low) * middles[:, np.newaxis]).T)
+    first_numbers = low[0] + (high[0] - low[0]) * middles
+    second_numbers = low[1] + (high[1] - low[1]) * middles
+    x, y = np.meshgrid(first_numbers, second_numbers)
     observations = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
     return run.predict(env, model, observations).reshape(POINTS, POINTS, -1)
 
@@ -139,46 +166,74 @@ def draw(env, columns, low, high):
     Returns:
         Figure of pyplot.
     """
-    car, n_actions = env.spec.id.startswith("MountainCar-"), int(env.action_space.n)
-    size = 2.4 * len(columns) + 2.3, 5.4
+    is_car = env.spec.id.startswith("MountainCar-")
+    n_actions = int(env.action_space.n)
     figure, axes = plt.subplots(
-        2, len(columns), figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
+        2,
+        len(columns),
+        figsize=(2.4 * len(columns) + 2.3, 5.4),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
     )
     values = np.array([column.q_values.max(axis=2) for column in columns])
     bottom, top = np.percentile(values, [0.5, 99.5])  # corners that no episode sees may stand out
-    if car:
+    if is_car:
         bottom, top = min(bottom, -1.0), 0.0  # 0 is nothing more to pay: what is above can't be
     colors = COLORS if n_actions <= len(COLORS) else matplotlib.color_sequences["petroff10"]
     colors = list(itertools.islice(itertools.cycle(colors), n_actions))
-    look = {"origin": "lower", "aspect": "auto", "extent": np.ravel([low, high], order="F")}
-    shades = {**look, "cmap": "viridis", "vmin": bottom, "vmax": top, "interpolation": "bilinear"}
-    areas = {**look, "cmap": matplotlib.colors.ListedColormap(colors), "interpolation": "nearest"}
+    extent = (low[0], high[0], low[1], high[1])
     for column, value, (above, below) in zip(columns, values, axes.T, strict=True):
         name = textwrap.fill(readable(os.path.basename(column.filename)), 24)
         above.set_title(f"{name}\nreturn {column.episode_return:g}")
-        image = above.imshow(value, **shades)
-        below.imshow(column.q_values.argmax(axis=2), vmin=-0.5, vmax=n_actions - 0.5, **areas)
+        image = above.imshow(
+            value,
+            origin="lower",
+            aspect="auto",
+            extent=extent,
+            cmap="viridis",
+            vmin=bottom,
+            vmax=top,
+            interpolation="bilinear",
+        )
+        below.imshow(
+            column.q_values.argmax(axis=2),
+            origin="lower",
+            aspect="auto",
+            extent=extent,
+            cmap=matplotlib.colors.ListedColormap(colors),
+            vmin=-0.5,
+            vmax=n_actions - 0.5,
+            interpolation="nearest",
+        )
         for panel in (above, below):
             draw_path(panel, column.path)
-            if car:
+            if is_car:
                 goal = env.unwrapped.goal_position
                 panel.axvline(goal, color="black", linestyle="--", linewidth=1.5, label="flag")
-        below.set_xlabel("position" if car else "observation[0]")
+        below.set_xlabel("position" if is_car else "observation[0]")
     for panel in axes[:, 0]:
-        panel.set_ylabel("velocity (per step)" if car else "observation[1]")
+        panel.set_ylabel("velocity (per step)" if is_car else "observation[1]")
     outside = {(True, True): "both", (True, False): "min", (False, True): "max"}
     extend = outside.get((values.min() < bottom, values.max() > top), "neither")
     bar = figure.colorbar(image, ax=axes[0], label="highest Q-value", extend=extend, pad=0.01)
-    if car:
-        tell_steps(bar, bottom, top)
-    names = PUSHES if car else [f"action {action}" for action in range(n_actions)]
+    gammas = {column.gamma for column in columns}
+    if is_car and len(gammas) == 1:
+        label_steps(bar, bottom, top, *gammas)
+    names = PUSHES if is_car else [f"action {action}" for action in range(n_actions)]
     patches = [
         matplotlib.patches.Patch(facecolor=color, edgecolor="black", label=name)
         for name, color in zip(names, colors, strict=True)
     ]
     lines, _ = axes[1, 0].get_legend_handles_labels()
-    place = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5), "frameon": False}
-    legend = axes[1, -1].legend(handles=[*patches, *lines], title="greedy action", **place)
+    legend = axes[1, -1].legend(
+        handles=[*patches, *lines],
+        title="greedy action",
+        loc="center left",
+        bbox_to_anchor=(1.02, 0.5),
+        frameon=False,
+    )
     legend.set_in_layout(False)  # there is room, below the colour bar
     return figure
 
@@ -192,15 +247,23 @@ def draw_path(panel, path):
     panel.plot(*path[-1], "X", color="white", markersize=9, label="its end", **marks)
 
 
-def tell_steps(bar, bottom, top):
-    """Tells at a colour bar of Mountain Car how many steps to the flag a Q-value stands for.
+def label_steps(bar, bottom, top, gamma):
+    """Says at a colour bar of Mountain Car how many steps to the flag a Q-value stands for.
 
     Each costs 1, and is discounted: 100 steps to go are worth -(1 - gamma^100) / (1 - gamma).
+
+    Args:
+        bar: colour bar of matplotlib.
+        bottom, top: its ends, floats.
+        gamma: discount factor.
     """
-    gamma = run.DISCOUNT_FACTOR_GAMMA
-    ticks = {-sum(gamma**n for n in range(steps)): steps for steps in STEPS}
-    shown = {value: steps for value, steps in ticks.items() if bottom <= value <= top}
-    bar.set_ticks(list(shown), labels=[f"{v:.0f} ({n} steps)" for v, n in shown.items()])
+    ticks, labels = [], []
+    for steps in STEPS:
+        value = -sum(gamma**n for n in range(steps))
+        if bottom <= value <= top:
+            ticks.append(value)
+            labels.append(f"{value:.0f} ({steps} steps)")
+    bar.set_ticks(ticks, labels=labels)
     bar.set_label(f"highest Q-value: return to come\n(steps to the flag, at gamma {gamma:g})")
 
 
@@ -209,7 +272,7 @@ def main(argv=None):
     add = parser.add_argument
     add("snapshots", nargs="+", metavar="X.h5", help=f"snapshots, side by side; at most {MOST}")
     add("--plot", metavar="FILE", type=new_file(*PLOTS), help="draw to a .png or .svg file")
-    add("--seed", type=number(0, 2**32 - 1), default=1, help="of the episode (default: 1)")
+    add("--seed", type=SEED, default=1, help="of the episode (default: 1)")
     add("--env", metavar="ID", default=ENV, help=f"environment (default: {ENV})")
     args = parser.parse_args(argv)
     if len(args.snapshots) > MOST:
@@ -222,12 +285,22 @@ def main(argv=None):
     models = [run.create_model(env) for _ in args.snapshots]
     for filename, model in zip(args.snapshots, models, strict=True):
         load_weights(model, filename)
-    paths, returns = zip(*(play(env, model, args.seed) for model in models), strict=True)
+    paths, returns = [], []
+    for model in models:
+        episode = list(play(env, model, args.seed))
+        paths.append(np.array([observation for observation, *_ in episode], float))
+        _, episode_return, *_ = episode[-1]
+        returns.append(episode_return)
     low, high = find_bounds(env.observation_space, paths)
-    q_values = [ask(env, model, low, high) for model in models]
-    columns = [*map(Column, args.snapshots, paths, returns, q_values)]
-    for filename, path, episode_return, _ in columns:
-        print(f"{filename} return {episode_return} in {len(path) - 1} steps")
+    columns = [
+        Column(filename, path, episode_return, gamma, predict_plane(env, model, low, high))
+        for filename, path, episode_return, gamma, model in zip(
+            args.snapshots, paths, returns, map(gamma_of, args.snapshots), models, strict=True
+        )
+    ]
+    for column in columns:
+        steps = len(column.path) - 1
+        print(f"{column.filename} return {column.episode_return} in {steps} steps")
     figure = draw(env, columns, low, high)
     if args.plot is not None:
         save_figure(figure, args.plot)
@@ -236,4 +309,5 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    main()
+    with plain_errors():
+        main()

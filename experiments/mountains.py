@@ -30,9 +30,10 @@ from tqdm import tqdm
 import run
 from experiments.figures import PLOTS, save_figure
 from experiments.landscape import readable
-from support.errors import WrongInput
+from support.command_line import OneLineParser, new_file, number
+from support.errors import WrongInput, plain_errors
 from support.files import write_file
-from support.options import ENV, OneLineParser, new_file, number
+from support.options import ENV
 from support.snapshots import load_weights
 
 matplotlib.use("Agg")  # to files, without a window
@@ -65,7 +66,7 @@ def step(car, positions, velocities, actions, gravity, force):
     return positions, np.where(stopped, 0.0, velocities)
 
 
-def play(env, choose, episodes, gravity, force):
+def mean_returns(env, choose, episodes, gravity, force):
     """Mean returns of a policy on several mountains, floats of shape (m,).
 
     Args:
@@ -74,14 +75,18 @@ def play(env, choose, episodes, gravity, force):
         episodes: how many are played on each mountain, int.
         gravity, force: factors, floats of shape (m,).
     """
-    car, max_steps = env.unwrapped, env.spec.max_episode_steps
+    car = env.unwrapped
+    max_steps = env.spec.max_episode_steps
     starts = []
     for seed in [SEED] + [None] * (episodes - 1):
         env.reset(seed=seed)
         starts.append(car.state[0])
-    positions, velocities = np.tile(starts, len(gravity)), np.zeros(episodes * len(gravity))
-    gravity, force = np.repeat(gravity, episodes), np.repeat(force, episodes)
-    returns, done = np.zeros(len(positions)), np.zeros(len(positions), bool)
+    positions = np.tile(starts, len(gravity))
+    velocities = np.zeros(len(positions))
+    gravity = np.repeat(gravity, episodes)
+    force = np.repeat(force, episodes)
+    returns = np.zeros(len(positions))
+    done = np.zeros(len(positions), bool)
     for _ in range(max_steps):
         actions = choose(np.stack([positions, velocities], axis=1).astype(np.float32))
         positions, velocities = step(car, positions, velocities, actions, gravity, force)
@@ -98,11 +103,11 @@ def push_as_it_rolls(observations):
 def measure(env, model, filename, episodes):
     """Mean returns of a snapshot: pandas.DataFrame of `COLUMNS` with a row per mountain.
 
-    Raises `WrongInput` where it is no snapshot of such a network.
+    Raises `WrongInput` where it is not a snapshot of such a network.
     """
     load_weights(model, filename)
     force, gravity = np.array(list(itertools.product(FACTORS, FACTORS))).T
-    returns = play(
+    returns = mean_returns(
         env, lambda seen: run.predict(env, model, seen).argmax(axis=1), episodes, gravity, force
     )
     values = (readable(filename), gravity, force, episodes, returns)
@@ -117,26 +122,27 @@ def read(filename):
         if results.empty or not np.isfinite(results[[*COLUMNS[1:]]].to_numpy(float)).all():
             raise ValueError("numbers are missing")
         if not results["episodes"].isin(range(1, MAX_EPISODES + 1)).all():
-            raise ValueError(f"episodes are no whole numbers from 1 to {MAX_EPISODES}")
+            raise ValueError(f"episodes must be integers between 1 and {MAX_EPISODES}")
     except (OSError, ValueError, KeyError) as error:
-        raise WrongInput(f"{filename} is no .csv that --save has written: {error}") from error
+        raise WrongInput(f"{filename} is not a .csv file of --save: {error}") from error
     return results
 
 
-def check(results):
+def check_complete(results):
     """Raises `WrongInput` where policies have not been to the same mountains once each."""
     twice = results.duplicated(["policy", *AXES])
     if twice.any():
         raise WrongInput(f"{results.loc[twice, 'policy'].iloc[0]} is given twice")
     returns = results.pivot(index=["policy", "force"], columns="gravity", values="return")
-    whole = len(returns) == results["policy"].nunique() * results["force"].nunique()
-    if not whole or returns.isna().any(axis=None) or not {1.0} <= {*results["force"]} & {*returns}:
+    is_whole = len(returns) == results["policy"].nunique() * results["force"].nunique()
+    has_home = 1.0 in results["force"].to_numpy() and 1.0 in returns
+    if not is_whole or returns.isna().any(axis=None) or not has_home:
         raise WrongInput(
             "not every policy has been to the same mountains, that of training included"
         )
 
 
-def along(results, axis):
+def along_axis(results, axis):
     """Returns along one axis, the other factor being 1: DataFrame of factors x policies."""
     (other,) = {*AXES} - {axis}
     line = results[results[other] == 1.0]
@@ -152,7 +158,7 @@ def reference(env, results):
     """What `push_as_it_rolls` returns on the same mountains: like `over_policies`."""
     mean = over_policies(results)
     force, gravity = np.array(list(itertools.product(mean.index, mean.columns))).T
-    returns = play(env, push_as_it_rolls, int(results["episodes"].max()), gravity, force)
+    returns = mean_returns(env, push_as_it_rolls, int(results["episodes"].max()), gravity, force)
     return pd.DataFrame(returns.reshape(mean.shape), mean.index, mean.columns)
 
 
@@ -163,7 +169,7 @@ def table(results, rolling):
     parts = [f"Mean return (policies: {policies}; episodes of each per mountain: {episodes})"]
     parts.append(grid.to_string(float_format="{:.0f}".format))
     for axis, easy in zip(AXES, (rolling.loc[1.0], rolling[1.0]), strict=True):
-        line = along(results, axis)
+        line = along_axis(results, axis)
         low, high = line.quantile(0.25, axis=1), line.quantile(0.75, axis=1)
         bounds = zip(line.mean(axis=1), low, high, strict=True)
         columns = {
@@ -189,8 +195,14 @@ def plot(results, rolling):
     figure, (chart, *panels) = plt.subplots(
         1, 3, figsize=(12, 4.6), width_ratios=[1.25, 1, 1], layout="constrained"
     )
-    star = {"marker": "*", "color": "white", "markeredgecolor": "black", "markersize": 18}
-    star |= {"linestyle": "none", "label": "mountain of the training"}
+    star = {
+        "marker": "*",
+        "color": "white",
+        "markeredgecolor": "black",
+        "markersize": 18,
+        "linestyle": "none",
+        "label": "mountain of the training",
+    }
     mean = over_policies(results)
     image = chart.pcolormesh(mean.columns, mean.index, mean, cmap="viridis", vmin=-200, vmax=-80)
     figure.colorbar(image, ax=chart, label="mean return", extend="max")
@@ -198,7 +210,7 @@ def plot(results, rolling):
     chart.set(xlabel="gravity, times that of training", ylabel="force, times that of training")
     chart.set_title(f"Mean of the policies (n = {results['policy'].nunique()})")
     for panel, axis, easy in zip(panels, AXES, (rolling.loc[1.0], rolling[1.0]), strict=True):
-        line = along(results, axis)
+        line = along_axis(results, axis)
         panel.plot(line, color="tab:blue", linewidth=0.8, alpha=0.3)[0].set_label("one policy")
         low, high = line.quantile(0.25, axis=1), line.quantile(0.75, axis=1)
         panel.fill_between(line.index, low, high, color="tab:blue", alpha=0.25, label="middle half")
@@ -227,7 +239,7 @@ def main(argv=None):
         read(name) if name.endswith(".csv") else measure(env, model, name, args.episodes)
         for name in tqdm(args.policies, disable=None, leave=False)
     )
-    check(results)
+    check_complete(results)
     rolling = reference(env, results)
     print(table(results, rolling))
     if args.save is not None:
@@ -238,4 +250,5 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    main()
+    with plain_errors():
+        main()

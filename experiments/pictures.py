@@ -34,9 +34,10 @@ from tensorboard import program
 import run
 from experiments import landscape, mountains, report
 from experiments.figures import save_figure, save_png
-from support.errors import ROOT
+from support.command_line import OneLineParser
+from support.errors import ROOT, plain_errors
 from support.files import write_file
-from support.options import ENV, OneLineParser
+from support.options import ENV
 from support.snapshots import load_weights
 
 matplotlib.use("Agg")  # to files, without a window
@@ -53,8 +54,10 @@ AGENTS = {  # in the GIF: snapshot of each
     "after 50,000 steps of training": "example-log/example-50000.h5",
     "the best, after 160,000": "example-log/example-best.h5",
 }
-WIDTH, HEIGHT, CAPTION = 300, 200, 44  # pixels of an agent in the GIF, and of the text above it
-STRIDE, LAST_FRAME = 2, 3000  # steps between frames; milliseconds that the last one is shown
+WIDTH, HEIGHT = 300, 200  # pixels of an agent in the GIF
+CAPTION = 44  # pixels of the text above it
+STRIDE = 2  # steps between frames
+LAST_FRAME = 3000  # milliseconds that the last one is shown
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER_OPTIONS = (  # a picture of a page without a screen, and without calling home
     "--headless --no-sandbox --no-first-run --disable-background-networking --disable-sync "
@@ -68,12 +71,13 @@ CURVES = {  # of avg_max_q_value, medians: setting, then how it is drawn
     "no_flag_endless": ("tab:orange", ":", "the same, but the flag is never seen"),
 }
 TRIES = 5  # at the screenshot
-CARDS, CURVE = ((320, 170, 766, 590), (782, 170, 1228, 590)), (66, 80, 102)  # pixels, and a colour
+CARDS = ((320, 170, 766, 590), (782, 170, 1228, 590))  # pixels of the curves in the screenshot
+CURVE = (66, 80, 102)  # colour of a curve in it
 WATCHED = "avg"  # in the names of the curves in the screenshot
 SETTINGS = {"scalarSmoothing": 0, "ignoreOutliers": False, "autoReload": True}  # of TensorBoard
 
 
-def play(snapshot, seed):
+def film(snapshot, seed):
     """One episode of Mountain Car, as it looks.
 
     Args:
@@ -88,13 +92,9 @@ def play(snapshot, seed):
     model = run.create_model(env)
     if snapshot:
         load_weights(model, snapshot)
-    env.action_space.seed(seed)
-    observation, _ = env.reset(seed=seed)
-    episode_return, done, frames = 0.0, False, [(env.render(), "return 0")]
-    while not done:
-        action = run.epsilon_greedy_action(env, model, observation, 0 if snapshot else 1)
-        observation, reward, terminated, truncated, _ = env.step(action)
-        episode_return, done = episode_return + reward, terminated or truncated
+    epsilon = 0 if snapshot else 1
+    frames = []
+    for _, episode_return, terminated, truncated in landscape.play(env, model, seed, epsilon):
         end = ", at the flag" if terminated else ", out of time" if truncated else ""
         frames.append((env.render(), f"return {episode_return:.0f}{end}"))
     return frames
@@ -102,8 +102,9 @@ def play(snapshot, seed):
 
 def draw_agents(filename):
     """Draws `AGENTS` side by side, from the same start, as an animated GIF."""
-    episodes = {name: play(snapshot, seed=1) for name, snapshot in AGENTS.items()}
-    font, pictures = ImageFont.load_default(15), []
+    episodes = {name: film(snapshot, seed=1) for name, snapshot in AGENTS.items()}
+    font = ImageFont.load_default(15)
+    pictures = []
     for step in range(0, max(map(len, episodes.values())), STRIDE):
         picture = Image.new("RGB", (WIDTH * len(episodes), HEIGHT + CAPTION), "white")
         draw = ImageDraw.Draw(picture)
@@ -135,9 +136,14 @@ def draw_q_values(filename):
         label = f"{label} (n = {curves[setting].shape[1]})"
         axes.plot(curves[setting].median(axis=1), line, color=color, linewidth=2.5, label=label)
     gamma = run.DISCOUNT_FACTOR_GAMMA
-    ahead = np.arange(1 + (run.MAX_STEPS - run.TRAIN_START) // run.TARGET_UPDATE_EVERY)
-    steps, label = run.TRAIN_START + ahead * run.TARGET_UPDATE_EVERY, "one more step per copy"
-    axes.plot(steps, -(1 - gamma**ahead) / (1 - gamma), "k--", linewidth=1.2, label=label)
+    copies = np.arange(1 + (run.MAX_STEPS - run.TRAIN_START) // run.TARGET_UPDATE_EVERY)
+    axes.plot(
+        run.TRAIN_START + copies * run.TARGET_UPDATE_EVERY,
+        -(1 - gamma**copies) / (1 - gamma),
+        "k--",
+        linewidth=1.2,
+        label="one more step per copy",
+    )
     for count, name in ((100, "100 steps to go"), (200, "200 steps"), (np.inf, "no end")):
         value = -(1 - gamma**count) / (1 - gamma)
         axes.axhline(value, color="gray", linestyle="--", linewidth=0.8)
@@ -172,7 +178,8 @@ def photograph_tensorboard(filename):
     """Saves what a browser shows of example-log in TensorBoard."""
     browser = next(filter(shutil.which, BROWSERS), None)
     if browser is None:
-        return print(f"{filename} stays as it is: there is none of {', '.join(BROWSERS)}")
+        print(f"{filename} stays as it is: there is none of {', '.join(BROWSERS)}")
+        return
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree("example-log", os.path.join(folder, "example-log"))
         tensorboard = program.TensorBoard(server_class=Server)
@@ -181,7 +188,8 @@ def photograph_tensorboard(filename):
         end = time.monotonic() + 60
         while "example-log" not in json.load(urllib.request.urlopen(f"{url}data/runs")):
             if time.monotonic() > end:
-                return print(f"{filename} stays as it is: TensorBoard has found no curves")
+                print(f"{filename} stays as it is: TensorBoard has found no curves")
+                return
             time.sleep(0.1)  # it is still reading
         options = [*BROWSER_OPTIONS, f"--user-data-dir={folder}/browser"]
         command = [browser, *options, f"--screenshot={screenshot}", f"{url}set"]
@@ -190,7 +198,8 @@ def photograph_tensorboard(filename):
                 subprocess.run(command, check=True, capture_output=True, timeout=60)
                 picture = Image.open(screenshot).convert("RGB")
                 if all(is_drawn(picture.crop(card)) for card in CARDS):
-                    return save_png(picture, filename)
+                    save_png(picture, filename)
+                    return
     print(f"{filename} stays as it is: {browser} doesn't show the curves")
 
 
@@ -214,4 +223,5 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    main()
+    with plain_errors():
+        main()

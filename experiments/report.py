@@ -26,7 +26,8 @@ from matplotlib import pyplot as plt
 from scipy import stats
 
 from experiments.figures import PLOTS, save_figure
-from support.options import OneLineParser, new_file
+from support.command_line import OneLineParser, new_file
+from support.errors import plain_errors
 
 matplotlib.use("Agg")  # to files, without a window
 
@@ -247,4 +248,5 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    main()
+    with plain_errors():
+        main()

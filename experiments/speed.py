@@ -32,12 +32,15 @@ import time
 
 import gymnasium as gym
 import numpy as np
+import pandas as pd
 
 import run
 from replay_buffer import ReplayBuffer
+from support.command_line import OneLineParser, number
 from support.environments import Replayable
-from support.options import OneLineParser, number, parse_args
-from support.runs import Run
+from support.errors import plain_errors
+from support.options import parse_args
+from support.training import Training
 
 
 class Clock(gym.Wrapper):
@@ -54,14 +57,15 @@ class Clock(gym.Wrapper):
 
 def train_tutorial(env, max_steps):
     """Trains in `env` for `max_steps` steps with this tutorial."""
-    off = f"--eval-every {10**9} --snapshot-every {10**9} --checkpoint-every {10**9}"
+    off = f"--eval-every {10**9} --snapshot-every {10**9} --checkpoint-every {10**9} --eval-steps 1"
     options = f"--name speed --seed 0 --max-steps {max_steps} {off}".split()
     args = parse_args(vars(run), options)
     env = Replayable(gym.wrappers.RecordEpisodeStatistics(env))
     run.set_seed(env, args.seed)
     model = run.create_model(env)
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), Run(args) as training:
-        run.train(env, None, model, training, args)
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        with Training(args, run.MAX_STEPS, run.CHECKPOINT_EVERY) as training:
+            run.train(env, gym.make("MountainCar-v0"), model, training)
 
 
 def train_port(env, max_steps):
@@ -83,7 +87,9 @@ def train_port(env, max_steps):
         next_observation, reward, terminated, truncated, _ = env.step(action)
         done = terminated or truncated
         replay_buffer.add(observation, action, reward, next_observation, done)
-        observation = env.reset()[0] if done else next_observation
+        observation = next_observation
+        if done:
+            observation, _ = env.reset()
         if step < run.TRAIN_START:
             continue
 
@@ -130,10 +136,9 @@ CONTENDERS = {  # training function, learning steps timed: a few seconds of each
 }
 
 
-def measure(name, steps=None):
-    """Learning steps per second of one of `CONTENDERS`, over the last `steps`, in this process."""
-    train, default = CONTENDERS[name]
-    steps = steps or default
+def measure(name):
+    """Learning steps per second of one of `CONTENDERS`, over the last ones, in this process."""
+    train, steps = CONTENDERS[name]
     env = Clock(gym.make("MountainCar-v0"))
     train(env, run.TRAIN_START + steps // 10 + steps)
     return steps / (env.times[-1] - env.times[-1 - steps])
@@ -148,7 +153,8 @@ def main():
     if importlib.util.find_spec("stable_baselines3") is None:
         parser.error("no Stable-Baselines3: pip install -r experiments/speed-requirements.txt")
     if args.only:
-        return print(measure(args.only))
+        print(measure(args.only))
+        return
 
     rates = {name: [] for name in CONTENDERS}
     for name in list(CONTENDERS) * args.rounds:
@@ -156,16 +162,23 @@ def main():
         process = subprocess.run(command, capture_output=True, text=True)
         if process.returncode:
             sys.exit(process.stderr)
-        rates[name].append(float(process.stdout.splitlines()[-1]))
-        print(f"{name} {rates[name][-1]:.1f} steps/s", file=sys.stderr)
+        rate = float(process.stdout.splitlines()[-1])
+        rates[name].append(rate)
+        print(f"{name} {rate:.1f} steps/s", file=sys.stderr)
     median = {name: np.median(rates[name]) for name in CONTENDERS}
-    baselines = ["literal-port", "Stable-Baselines3"]
-    print(f"{'steps/s':17} {'median':>7} {'min - max':>17}", *(f"/ {name}" for name in baselines))
+    rows = []
     for name, values in rates.items():
-        ratios = (f"{median[name] / median[other]:{len(other) + 2}.2f}" for other in baselines)
-        interval = f"{min(values):.1f} - {max(values):.1f}"
-        print(f"{name:17} {median[name]:7.1f} {interval:>17}", *ratios)
+        row = {
+            "steps/s": name,
+            "median": f"{median[name]:.1f}",
+            "min - max": f"{min(values):.1f} - {max(values):.1f}",
+        }
+        for other in ("literal-port", "Stable-Baselines3"):
+            row[f"/ {other}"] = f"{median[name] / median[other]:.2f}"
+        rows.append(row)
+    print(pd.DataFrame(rows).to_string(index=False))
 
 
 if __name__ == "__main__":
-    main()
+    with plain_errors():
+        main()

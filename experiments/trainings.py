@@ -3,11 +3,10 @@
 import itertools
 import json
 
+from support.command_line import SEED
 from support.errors import WrongInput
 from support.files import check_name
-from support.options import number
-
-SEED = number(0, 2**32 - 1)
+from support.settings import parse_recorded
 
 
 def list_trainings(grid, options, seeds, env_id):
@@ -21,7 +20,7 @@ def list_trainings(grid, options, seeds, env_id):
 
     Returns:
         List of dicts: `setting`, a string; `name` of the run; `env`; `seed`; and
-        `hyperparameters`, a dict of all of them to numbers.
+        `hyperparameters`, a dict of all of them to values.
     """
     options = {option: list(dict.fromkeys(values)) for option, values in options.items()}
     trainings = []
@@ -61,7 +60,7 @@ def read_trainings(filename, settings):
         if len(env_ids) != 1:
             raise ValueError(f"its trainings are in {len(env_ids)} environments, not in 1")
     except Exception as error:  # whatever a file with something else leads to
-        raise WrongInput(f"{filename} is no grid of this program: {error!r}") from error
+        raise WrongInput(f"{filename} is not a grid of this program: {error!r}") from error
     return trainings
 
 
@@ -71,8 +70,7 @@ def check_training(settings, setting, name, env, seed, hyperparameters):
     check_name("its run", name)
     if type(env) is not str or SEED(str(seed)) != seed:
         raise ValueError(f"{name} has the environment {env!r} and the seed {seed!r}")
-    if hyperparameters.keys() != {option for option, *_ in settings}:
+    if hyperparameters.keys() != {setting.name for setting in settings}:
         raise ValueError(f"{name} has other hyperparameters")
-    for option, _, _, parse in settings:
-        if parse(str(hyperparameters[option])) != hyperparameters[option]:
-            raise ValueError(f"{name} has the {option} {hyperparameters[option]!r}")
+    for setting in settings:
+        parse_recorded(setting.constant, setting.parse, hyperparameters[setting.name])

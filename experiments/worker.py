@@ -36,7 +36,8 @@ def train_one(config, begun):
     Raises:
         OSError: a file can't be written. Ray tries again.
     """
-    training, failed = config["training"], None
+    training = config["training"]
+    failed = None
     name, max_steps = training["name"], training["hyperparameters"]["max_steps"]
     logdir = f"{name}-log"
 
@@ -51,16 +52,19 @@ def train_one(config, begun):
         unpack(packed_in(tune.get_checkpoint()), ".")
     elif name in begun:
         unpack(ray.get(begun[name]), ".")
-    resumed = os.path.isdir(logdir)
-    if resumed and read_checkpoint(logdir)["run"]["step"] == max_steps:
-        return
-    start = ["--resume", logdir] if resumed else ["--name", name, "--seed", str(training["seed"])]
-    settings = {"env": training["env"], **training["hyperparameters"]}
-    options = [f"--{option.replace('_', '-')}={value}" for option, value in settings.items()]
+    if os.path.isdir(logdir):
+        state = read_checkpoint(logdir)
+        if state["run"]["step"] == max_steps:
+            return
+        if state["file"]["missing"]:  # it can't be resumed, so it begins anew
+            shutil.rmtree(logdir)
+    start = ["--name", name, "--seed", str(training["seed"])]
+    if os.path.isdir(logdir):
+        start = ["--resume", logdir]
     errors = io.StringIO()
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
-            args = parse_args(vars(run), start + options)
+            args = parse_args(vars(run), start + options(training))
             args.on_checkpoint = send
             run.main(args)
     except SystemExit:
@@ -73,7 +77,19 @@ def train_one(config, begun):
     shutil.rmtree(logdir, ignore_errors=True)
 
 
-def read_run(folder, training):
+def options(training):
+    """A training's environment and hyperparameters as options of run.py: list of strings."""
+    words = [f"--env={training['env']}"]
+    for name, value in training["hyperparameters"].items():
+        option = name.replace("_", "-")
+        if type(value) is bool:
+            words.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            words.append(f"--{option}={value}")
+    return words
+
+
+def read_progress(folder, training):
     """What the checkpoint of a training says of it.
 
     Args:

@@ -26,9 +26,9 @@ def make_env(env_id, view=False, images=False, gif=None, title=""):
     """
     is_watched = view or images or gif is not None
     in_window = view and has_display()
-    draws = in_window or images or gif is not None
+    is_drawn = in_window or images or gif is not None
     try:
-        env = gym.make(env_id, render_mode="rgb_array" if draws else None)
+        env = gym.make(env_id, render_mode="rgb_array") if is_drawn else gym.make(env_id)
         if in_window:
             env = Window(env, f"{env_id} - {title}")
         check_env(gym.make(env_id))

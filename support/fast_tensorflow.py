@@ -10,6 +10,7 @@ import os
 import tempfile
 import types
 import warnings
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -95,17 +96,17 @@ def compiled(function):
     """
     module = function.__globals__
     constants = [name for name in module if name.isupper() and isinstance(module[name], PLAIN)]
-    graphs = 0
+    graphs = Counter()
 
     @functools.lru_cache(maxsize=MOST_GRAPHS)
     def trace(specs, template, keywords, values):
-        nonlocal graphs
-        graphs += 1
-        if graphs == MANY_GRAPHS:
+        objects = tuple([id(value) for value in template if not isinstance(value, PLAIN)])
+        graphs[objects] += 1
+        if graphs[objects] == MANY_GRAPHS:
             warnings.warn(
-                f"{function.__name__} has been traced {graphs} times, which is slow: an argument, "
-                "a constant or the shape of an array keeps changing. Hand over a number that "
-                "changes as np.float32(number).",
+                f"{function.__name__} has been traced {MANY_GRAPHS} times, which is slow: a "
+                "number, a constant or the shape of an array keeps changing. Hand over a number "
+                "that changes as np.float32(number).",
                 stacklevel=3,
             )
         symbols = [tf.TensorSpec(shape, dtype) for shape, dtype in specs]

@@ -44,6 +44,8 @@ def lock(directory):
         locked.acquire(blocking=False)
     except filelock.Timeout:
         raise WrongInput(f"{directory} is in use by another program") from None
+    except OSError as error:
+        raise OSError(f"{directory} can't be locked: {error.strerror}") from error
     return locked
 
 

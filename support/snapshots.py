@@ -26,7 +26,7 @@ MAX_SECONDS = 10  # HDF5 can read a damaged file for ever
 def load_weights(model, filename):
     """Gives a Keras model the weights of an .h5 file of Keras 2 or 3, the article's own included.
 
-    Raises `WrongInput`, and changes nothing, where it is no readable snapshot of such a network.
+    Raises `WrongInput`, and changes nothing, where it is not a readable snapshot of such a network.
     """
     layers, weights = read_snapshot(filename)
     own_layers = [type(layer).__name__ for layer in model.layers]
@@ -35,11 +35,12 @@ def load_weights(model, filename):
             f"{filename} has the layers {', '.join(layers)}; "
             f"only weights for {', '.join(own_layers)} can be loaded"
         )
-    shapes, own = ([weight.shape for weight in each] for each in (weights, model.get_weights()))
-    if shapes != own:
+    shapes = [weight.shape for weight in weights]
+    own_shapes = [weight.shape for weight in model.get_weights()]
+    if shapes != own_shapes:
         raise WrongInput(
             f"{filename} has weights of the shapes {shapes}; "
-            f"the network for this environment has {own}"
+            f"the network for this environment has {own_shapes}"
         )
     model.set_weights(weights)
 
@@ -48,23 +49,27 @@ def read_snapshot(filename):
     """Reads an .h5 file in a process of its own.
 
     Returns (layers, weights): class names of the layers, empty if the file doesn't tell, and the
-    arrays in the order of `keras.Model.get_weights`. Raises `WrongInput` where it is no snapshot.
+    arrays in the order of `keras.Model.get_weights`. Raises `WrongInput` where that fails.
     """
     if os.path.isdir(filename):
         found = ", ".join(sorted(name for name in os.listdir(filename) if name.endswith(".h5")))
         raise WrongInput(f"{filename} is a directory; its snapshots are: {found or 'none'}")
     if not os.path.isfile(filename):
         raise WrongInput(f"there is no file {filename}")
-    command = [sys.executable, "-m", "support.snapshots", os.path.abspath(filename)]
-    settings = {"env": {**os.environ, "OPENBLAS_NUM_THREADS": "1"}, "cwd": ROOT}  # few threads,
-    try:  # because they reserve address space
-        reader = subprocess.run(command, capture_output=True, timeout=MAX_SECONDS, **settings)
+    try:
+        reader = subprocess.run(
+            [sys.executable, "-m", "support.snapshots", os.path.abspath(filename)],
+            cwd=ROOT,
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # each thread reserves address space
+            capture_output=True,
+            timeout=MAX_SECONDS,
+        )
     except subprocess.TimeoutExpired:
         raise WrongInput(f"{filename} can't be read within {MAX_SECONDS} seconds") from None
     if reader.returncode:
         reason = reader.stderr.decode(errors="replace") if reader.returncode == 2 else ""
         reason = reason.strip() or "the HDF5 library fails on it"
-        raise WrongInput(f"{filename} is no readable snapshot: {reason}")
+        raise WrongInput(f"{filename} is not a readable snapshot: {reason}")
     with np.load(io.BytesIO(reader.stdout), allow_pickle=False) as archive:
         layers, *weights = [archive[name] for name in archive.files]
     return layers.tolist(), weights

@@ -33,7 +33,7 @@ class Evaluation(NamedTuple):
 
 
 class Variables:
-    """The numbers of a network or an optimizer, a list of Keras variables, as part of a training."""
+    """The numbers of a network or an optimizer, a list of Keras variables, as a part of a run."""
 
     def __init__(self, variables):
         self.variables = variables

@@ -9,16 +9,29 @@ import run  # isort: skip (before Keras, to keep TensorFlow quiet)
 
 import gymnasium as gym
 import keras
+import numpy as np
 import pytest
 
+from support.errors import plain_errors
 from support.options import parse_args
 
 ROOT = Path(run.__file__).parent
 
 
+@contextlib.contextmanager
+def constants_kept():
+    """Gives the constants of `run` their values back in the end."""
+    before = {name: value for name, value in vars(run).items() if name.isupper()}
+    try:
+        yield
+    finally:
+        vars(run).update(before)
+
+
 def main(words):
     """Does what `python run.py WORDS` does, in this process; returns what `run.main` does."""
-    return run.main(parse_args(vars(run), words.split()))
+    with constants_kept():
+        return run.main(parse_args(vars(run), words.split()))
 
 
 def wait_until(happened, process, seconds):
@@ -32,10 +45,18 @@ def wait_until(happened, process, seconds):
     return result
 
 
+def read_until(text, process):
+    """Reads a program's output up to a line with a text; returns that line."""
+    for line in process.stdout:
+        if text in line:
+            return line
+    pytest.fail(f"it has ended without {text!r}: {process.communicate()}")
+
+
 def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=5, help="how often a run is killed and resumed")
     parser.addoption("--grids", action="store_true", help="train all grids of the pages, shortened")
-    parser.addoption("--damages", type=int, default=60, help="how many damaged files are read")
+    parser.addoption("--damages", type=int, default=40, help="how many damaged files are read")
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +64,47 @@ def env():
     return gym.make("MountainCar-v0")
 
 
+@pytest.fixture(autouse=True)
+def same_constants():
+    with constants_kept():
+        yield
+
+
 @pytest.fixture
 def model(env):
     keras.utils.set_random_seed(0)
     return run.create_model(env)
+
+
+def set_rolling(model):
+    """Gives a network the weights of a policy that pushes the way the car rolls."""
+    zeros = map(np.zeros_like, model.get_weights())
+    first, first_bias, second, second_bias, last, last_bias = zeros
+    first[1, :2] = 1000, -1000
+    second[:2, :2] = np.eye(2)
+    last[:2] = [0, 0, 1], [1, 0, 0]
+    last_bias[:] = 0, 0, 0.001
+    model.set_weights([first, first_bias, second, second_bias, last, last_bias])
+
+
+@pytest.fixture
+def rolling(model, tmp_path, monkeypatch):
+    """rolling-0.h5 in an empty directory, which gets to the flag; untrained-0.h5 beside it."""
+    monkeypatch.chdir(tmp_path)
+    run.save_model(model, 0, ".", "untrained")
+    set_rolling(model)
+    run.save_model(model, 0, ".", "rolling")
+    return model
+
+
+def exit_status(main, *arguments):
+    """What a program's exit status would be, after its `main` with these arguments."""
+    try:
+        with plain_errors():
+            main([str(argument) for argument in arguments])
+    except SystemExit as error:
+        return error.code or 0
+    return 0
 
 
 @pytest.fixture
@@ -62,13 +120,6 @@ def command(tmp_path, monkeypatch, capsys):
             runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
         except SystemExit as error:
             status = error.code or 0
-        except BaseException:
-            try:
-                sys.excepthook(*sys.exc_info())  # as Python does at the end of a program
-            except SystemExit as error:
-                status = error.code
-            else:
-                raise
         captured = capsys.readouterr()
         return status, captured.out, captured.err
 

@@ -25,16 +25,34 @@ class Picture(Continuous):
     action_space = gym.spaces.Discrete(2)
 
 
+class VectorRewards(Continuous):
+    observation_space = gym.spaces.Box(-1, 1, (2,))
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(2, np.float32), np.zeros(2), False, False, {}
+
+
+class OtherShape(VectorRewards):
+    observation_space = gym.spaces.Box(-1, 1, (3,))
+
+
 class Words(Picture):
     observation_space = gym.spaces.Dict(a=gym.spaces.Discrete(2))
 
 
+ENVIRONMENTS = (Continuous, CountsFromOne, Picture, Words, VectorRewards, OtherShape)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def environments():
-    for env in (Continuous, CountsFromOne, Picture, Words):
+    for env in ENVIRONMENTS:
         gym.register(f"{env.__name__}-v0", env)
     yield
-    for env in (Continuous, CountsFromOne, Picture, Words):
+    for env in ENVIRONMENTS:
         del gym.registry[f"{env.__name__}-v0"]
 
 
@@ -44,47 +62,48 @@ WRONG = {
     "--env no_such_module:Car-v0": "no_such_module",
     "--env Continuous-v0": "are not discrete",
     "--env CountsFromOne-v0": "counted from 0",
-    "--env Picture-v0": "no vector",
-    "--env Words-v0": "no vector",
+    "--env Picture-v0": "are not vectors of numbers",
+    "--env Words-v0": "are not vectors of numbers",
+    "--env VectorRewards-v0": "its rewards, such as [0. 0.], are not single numbers",
+    "--env OtherShape-v0": "its observations have the shape (2,), its observation space says (3,)",
     "--model missing.h5": "there is no file missing.h5",
-    "--model text.h5": "text.h5 is no readable snapshot",
+    "--model text.h5": "text.h5 is not a readable snapshot",
     "--model cart-pole-1.h5": "(4, 32)",
-    "--learning-rate 0": "'0' is no number from",
-    "--learning-rate nan": "'nan' is no number from",
-    "--learning-rate fast": "'fast' is no number from",
-    "--discount-factor-gamma 1.01": "'1.01' is no number from 0.0 to 1.0",
-    "--train-epsilon -0.1": "'-0.1' is no number from 0.0 to 1.0",
-    "--eval-epsilon inf": "'inf' is no number from 0.0 to 1.0",
-    "--batch-size 0": "'0' is no whole number from 1",
-    "--max-steps 1.5": "'1.5' is no whole number from 1",
-    "--max-steps 99999999999": "'99999999999' is no whole number",
-    "--seed -1": "'-1' is no whole number from 0",
-    "--seed 4294967296": "'4294967296' is no whole number from 0 to 4294967295",
-    "--eval-every 5000": "Q_VALIDATION_SIZE 10000 has to be at most EVAL_EVERY 5000",
-    "--train-start 2": "MAX_STEPS 2 has to be more than TRAIN_START 2, the first step that learns",
+    "--learning-rate 0": "must be a number between 1e-12 and 1000000.0, not '0'",
+    "--learning-rate nan": "must be a number between 1e-12 and 1000000.0, not 'nan'",
+    "--learning-rate fast": "must be a number between 1e-12 and 1000000.0, not 'fast'",
+    "--discount-factor-gamma 1.01": "must be a number between 0.0 and 1.0, not '1.01'",
+    "--train-epsilon -0.1": "must be a number between 0.0 and 1.0, not '-0.1'",
+    "--eval-epsilon inf": "must be a number between 0.0 and 1.0, not 'inf'",
+    "--batch-size 0": "must be an integer between 1 and 1000000000, not '0'",
+    "--max-steps 1.5": "must be an integer between 1 and 1000000000, not '1.5'",
+    "--max-steps 99999999999": "must be an integer between 1 and 1000000000, not '99999999999'",
+    "--seed -1": "must be an integer between 0 and 4294967295, not '-1'",
+    "--seed 4294967296": "must be an integer between 0 and 4294967295, not '4294967296'",
+    "--train-start 2": "MAX_STEPS 2 must be greater than TRAIN_START 2, the first step that learns",
     "--name taken": "taken-log exists",
-    "--name a/b": "'a/b' is no plain file name",
-    "--name ..": "'..' is no plain file name",
-    "--name .": "'.' is no plain file name",
-    "--name=": "'' is no plain file name",
-    "--name=a\nb": "is no plain file name",
-    "--name=a\0b": "is no plain file name",
+    "--name a/b": "'a/b' is not a valid file name",
+    "--name ..": "'..' is not a valid file name",
+    "--name .": "'.' is not a valid file name",
+    "--name=": "'' is not a valid file name",
+    "--name=a\nb": "is not a valid file name",
+    "--name=a\0b": "is not a valid file name",
     "--name " + 201 * "x": "is too long",
-    "--model=": "--model '' is no file",
-    "--model cart-pole-1.h5 --gif folder.gif": "is no .gif file",
-    "--model cart-pole-1.h5 --gif text.h5/car.gif": "in a directory to write to",
+    "--model=": "--model needs the name of a file",
+    "--model cart-pole-1.h5 --gif folder.gif": "must be a .gif file",
+    "--model cart-pole-1.h5 --gif text.h5/car.gif": "in a directory that can be written to",
     "--eval": "need a trained --model",
     "--gif car.gif": "need a trained --model",
     "--model cart-pole-1.h5 --eval --name x": "--name names a training",
-    "--model cart-pole-1.h5 --gif cart-pole-1.h5": "is no .gif file",
-    "--model cart-pole-1.h5 --gif nowhere/car.gif": "in a directory to write to",
+    "--model cart-pole-1.h5 --gif cart-pole-1.h5": "must be a .gif file",
+    "--model cart-pole-1.h5 --gif nowhere/car.gif": "in a directory that can be written to",
     "--max-step 5": "--max-step 5; did you mean --max-steps?",
     "--veiw": "unrecognized arguments: --veiw; did you mean --view?",
     "--view cart-pole-1.h5": "did you mean --model cart-pole-1.h5?",
     "--model snapshots": "snapshots is a directory; its snapshots are: a-1.h5, b-best.h5",
     "--model taken-log": "taken-log is a directory; its snapshots are: none",
-    "--resume done": "no checkpoint.npz; there is done-log",
-    "--name=-x": "'-x' is no plain file name",
+    "--resume doen": "no checkpoint.npz; there is done-log",
+    "--name=-x": "'-x' is not a valid file name",
     "5": "unrecognized arguments: 5",
 }
 
@@ -127,15 +146,6 @@ def test_without_its_libraries_a_program_says_how_to_install_them(program, probl
     assert result.stderr.endswith("; pip install -r requirements.txt\n")
 
 
-def test_see_has_a_help_and_refuses_what_it_does_not_know(tmp_path):
-    for argument, status in [("--help", 0), ("5", 2)]:
-        command = [sys.executable, ROOT / "see.py", argument]
-        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-        assert result.returncode == status
-        expected = "A random agent in Mountain Car" if status == 0 else "arguments: 5\n"
-        assert expected in " ".join((result.stdout + result.stderr).split(" "))
-
-
 @pytest.mark.parametrize("fields", [4, 1000])
 def test_a_replay_buffer_that_does_not_fit_into_memory_ends_in_one_line(
     fields, command, tmp_path, monkeypatch
@@ -147,9 +157,28 @@ def test_a_replay_buffer_that_does_not_fit_into_memory_ends_in_one_line(
         def reset(self, *, seed=None, options=None):
             return self.observation_space.sample(), {}
 
+        def step(self, action):
+            return self.observation_space.sample(), 1.0, False, False, {}
+
     spec = gym.envs.registration.EnvSpec("Wide-v0", Wide)
     monkeypatch.setitem(gym.registry, "Wide-v0", spec)
     status, _, errors = command("--env", "Wide-v0", "--replay-buffer-size", 10**9)
     assert (status, errors.count("\n")) == (2, 1)
     assert errors.startswith("run.py: too little memory: ")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_its_libraries_an_experiment_says_how_to_install_them():
+    command = [sys.executable, "-S", "-m", "experiments.grid"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert "not installed: filelock, " in result.stderr
+    assert result.stderr.endswith("; pip install -r requirements.txt\n")
+
+
+def test_resume_takes_the_name_of_a_run_as_well(command):
+    short = "--train-start 1 --max-steps 2 --eval-steps 1 --seed 1".split()
+    assert command("--name", "x", *short)[0] == 0
+    status, output, _ = command("--resume", "x", "--max-steps", 3)
+    assert status == 0
+    assert "Resumed x-log at step 2\n" in output

@@ -17,10 +17,10 @@ import pytest
 from conftest import ROOT, main, wait_until
 from tensorboard.compat.proto.event_pb2 import SessionLog
 
-from experiments import display, grid
-from support.checkpoints import CHECKPOINT, read_checkpoint, write_checkpoint
+from experiments import grid
+from support.checkpoints import CHECKPOINT, encode, read_checkpoint, write_checkpoint
 from support.errors import WrongInput
-from support.events import open_events
+from support.events import EventFile
 from support.files import lock
 
 SHORT = (
@@ -73,9 +73,9 @@ def going_on(folder, done):
 
 def started_at(logdir):
     """The steps at which a run has gone on."""
-    file, events = open_events(logdir)
+    file = EventFile(logdir)
     file.close()
-    return [event.step for event in events if event.session_log.status == SessionLog.START]
+    return [event.step for event in file.past if event.session_log.status == SessionLog.START]
 
 
 def content(folder):
@@ -137,26 +137,26 @@ def copy(whole, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_settings_that_fail_are_reported_and_the_rest_is_as_with_run(tmp_path, request):
     (tmp_path / "stranger.py").write_text(STRANGER)
-    options = "--seeds 1 --learning-rate 0.001 1e6 --q-validation-size 300 5000".split()
+    options = "--seeds 1 --learning-rate 0.001 1e6 --train-start 200 5000".split()
     env = ["--env", "stranger:CartPole-v1"]
     process = start(tmp_path, "--name", "f", *SHORT.split(), *options, *env)
     whole = request.getfixturevalue("whole")  # meanwhile
     status, output, errors = finish(process)
     assert (status, errors) == (0, "")
-    assert output.startswith("4 trainings with 16,000 steps to go; starting Ray\n2 at a time: ")
+    assert output.startswith("4 trainings with 16,000 steps to go; starting Ray\n2 at a time\n")
     assert "\n1 of 4 done, 0 running, 3 failed\n" in output
-    problem = "Q_VALIDATION_SIZE 5000 has to be at most EVAL_EVERY 1000"
-    assert f"failed: learning_rate=0.001,q_validation_size=5000, seed 0: {problem}" in output
-    assert "failed: learning_rate=1000000.0,q_validation_size=300, seed 0: the loss is" in output
+    problem = "MAX_STEPS 4000 must be greater than TRAIN_START 5000"
+    assert f"failed: learning_rate=0.001,train_start=5000, seed 0: {problem}" in output
+    assert "failed: learning_rate=1000000.0,train_start=200, seed 0: the loss is" in output
     folder = tmp_path / "f-grid"
     summary = pd.read_csv(folder / "summary.csv", index_col="setting")
     assert summary["failed"].to_dict() == {
-        "learning_rate=0.001,q_validation_size=300": 0,
-        "learning_rate=0.001,q_validation_size=5000": 1,
-        "learning_rate=1000000.0,q_validation_size=300": 1,
-        "learning_rate=1000000.0,q_validation_size=5000": 1,
+        "learning_rate=0.001,train_start=200": 0,
+        "learning_rate=0.001,train_start=5000": 1,
+        "learning_rate=1000000.0,train_start=200": 1,
+        "learning_rate=1000000.0,train_start=5000": 1,
     }
-    own = end_of(folder / "learning_rate=0.001,q_validation_size=300,seed=0-log")
+    own = end_of(folder / "learning_rate=0.001,train_start=200,seed=0-log")
     np.testing.assert_equal(own, end_of(whole / "train_epsilon=0.01,seed=0-log"))
 
 
@@ -222,7 +222,7 @@ def test_a_grid_ends_as_if_nothing_had_been(whole, cluster, tmp_path, monkeypatc
     os.killpg(process.pid, signal.SIGINT)
     status, output, errors = finish(process)
     assert (status, errors) == (130, "")
-    assert "\n1 at a time: " in output
+    assert "\n1 at a time\n" in output
     assert output.endswith("To go on: python -m experiments.grid --resume whole\n")
     assert not (folder / "results.csv").exists()
 
@@ -252,7 +252,7 @@ def test_a_grid_ends_as_if_nothing_had_been(whole, cluster, tmp_path, monkeypatc
     wait_until(lambda: training_worker(first), process, 200).kill()
     status, output, errors = finish(process)
     assert status == 0, output + errors
-    assert "\n2 at a time: " in output and "2 retried" in output
+    assert "\n2 at a time\n" in output and "2 retried" in output
     assert_same(folder, whole)
     assert before == content(folder / f"{finished}-log")
     assert killed[half_done] + 1 in started_at(folder / f"{half_done}-log")
@@ -277,6 +277,14 @@ def test_event_files_change_no_result_and_what_is_finished_is_not_trained_again(
     assert (copy / "results.csv").read_bytes() == before[copy / "results.csv"][0]
 
 
+def rewrite(logdir, change):
+    """Writes the checkpoint again with a changed state."""
+    state = read_checkpoint(logdir)
+    del state["file"]
+    change(state)
+    write_checkpoint(logdir, {part: encode(values) for part, values in state.items()})
+
+
 def with_eval_every_2000(state):
     state["run"]["settings"]["eval_every"] = 2000
     state["run"]["evaluations"] = state["run"]["evaluations"][1::2]
@@ -290,15 +298,13 @@ def with_another_seed(state):
 @pytest.mark.parametrize(
     "change, problem",
     [
-        (with_eval_every_2000, "has evaluations at 2000, 4000 steps, not every 1000 up to 4000"),
+        (with_eval_every_2000, "has evaluations at 2000, 4000 steps, not every 1000 and at 4000"),
         (with_another_seed, "was trained with another seed"),
     ],
 )
 def test_a_run_that_is_not_what_the_grid_says_is_named_and_failed(change, problem, copy, capsys):
     logdir = copy / f"{NAMES[0]}-log"
-    state = read_checkpoint(logdir)
-    change(state)
-    write_checkpoint(logdir, state)
+    rewrite(logdir, change)
     resume()
     assert f"\nfailed: train_epsilon=0.01, seed 0: {NAMES[0]}-log {problem}\n" in (
         capsys.readouterr().out
@@ -323,9 +329,7 @@ def test_a_grid_to_go_on_with_imports_a_module_only_if_it_is_named_again(copy, c
     description = copy / "grid.json"
     description.write_text(description.read_text().replace("CartPole-v1", env))
     for logdir in copy.glob("*-log"):
-        state = read_checkpoint(logdir)
-        state["run"]["settings"]["env"] = env
-        write_checkpoint(logdir, state)
+        rewrite(logdir, lambda state: state["run"]["settings"].update(env=env))
     for arguments in ([], ["--env", "CartPole-v1"]):
         with pytest.raises(SystemExit) as exit_:
             resume(*arguments)
@@ -335,15 +339,6 @@ def test_a_grid_to_go_on_with_imports_a_module_only_if_it_is_named_again(copy, c
     assert not Path("stranger.imported").exists()
     resume("--env", env)
     assert Path("stranger.imported").exists()
-
-
-@pytest.mark.slow
-def test_the_time_of_a_long_grid_is_estimated_from_a_measurement(monkeypatch, capsys):
-    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2.0})
-    display.estimate(trainings=4, steps=100_000_000)
-    start, _, minutes = capsys.readouterr().out.partition(" about ")
-    assert start == "2 at a time: measuring the speed ..."
-    assert 20 < int(minutes.removesuffix(" min\n")) < 100_000  # at 40,000 to 10 steps/s
 
 
 def test_names_show_only_what_varies(tmp_path, monkeypatch):
@@ -375,18 +370,27 @@ def test_a_module_started_as_a_script_says_how_to_start_it(module):
     "arguments, problem",
     [
         ([], "--name NAME is missing"),
-        (["--name", "a/b"], "no plain file name"),
-        (["--name", "x", "--seeds", "0"], "'0' is no whole number from 1"),
-        (["--name", "x", "--train-epsilon", "0.1", "2"], "'2' is no number from 0.0 to 1.0"),
+        (["--name", "a/b"], "not a valid file name"),
+        (["--name", "x", "--seeds", "0"], "must be an integer between 1 and 1000000, not '0'"),
+        (
+            ["--name", "x", "--train-epsilon", "0.1", "2"],
+            "between 0.0 and 1.0, not '2'",
+        ),
         (["--name", "x", "--env", "Nowhere-v0"], "Nowhere"),
         (["--name", "x", "--address", "1.2.3.4:5"], "--address needs --storage"),
         (["--name", "x", "--address", "a", "--storage", "b", "--cores", "2"], "--cores"),
-        (["--name", "x", "--address", "127.0.0.1:1", "--storage", "b"], "'127.0.0.1:1' is no HOST"),
-        (["--name", "x", "--address", "here", "--storage", "b"], "'here' is no HOST:PORT"),
-        (["--name", "x", "--storage", "b"], "--storage 'b' is no directory to write to"),
+        (
+            ["--name", "x", "--address", "127.0.0.1:1", "--storage", "b"],
+            "is not the HOST:PORT",
+        ),
+        (["--name", "x", "--address", "here", "--storage", "b"], "'here' is not the HOST:PORT"),
+        (
+            ["--name", "x", "--storage", "b"],
+            "--storage 'b' is not a writable directory",
+        ),
         (["--name", "taken"], "taken-grid exists"),
         (["--resume", "x"], "there is no grid to go on with"),
-        (["--resume", "a/b"], "no plain file name"),
+        (["--resume", "a/b"], "not a valid file name"),
         (["--resume", "x", "--train-epsilon", "0.1"], "leave out --train-epsilon"),
         (["--resume", "x", "--seeds", "10"], "leave out --seeds"),
     ],
@@ -462,5 +466,5 @@ def test_a_damaged_grid_is_one_line_and_changes_nothing(change, tmp_path, monkey
         grid.main(["--resume", "x"])
     output, errors = capsys.readouterr()
     assert (exit_.value.code, output) == (2, "")
-    assert errors.count("\n") == 1 and "grid.json is no grid of this program" in errors
+    assert errors.count("\n") == 1 and "grid.json is not a grid of this program" in errors
     assert content(tmp_path) == before

@@ -8,7 +8,7 @@ import gymnasium as gym
 import matplotlib
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, exit_status
 from PIL import Image
 
 import run
@@ -34,45 +34,11 @@ class Walk(gym.Env):
 gym.register("Walk-v0", Walk)
 
 
-def set_rolling(model):
-    """Gives a network the weights of a policy that pushes the way the car rolls."""
-    zeros = map(np.zeros_like, model.get_weights())
-    first, first_bias, second, second_bias, last, last_bias = zeros
-    first[1, :2] = 1000, -1000
-    second[:2, :2] = np.eye(2)
-    last[:2] = [0, 0, 1], [1, 0, 0]
-    last_bias[:] = 0, 0, 0.001
-    model.set_weights([first, first_bias, second, second_bias, last, last_bias])
-
-
-@pytest.fixture
-def rolling(model, tmp_path, monkeypatch):
-    """rolling.h5 in an empty directory, a policy that gets to the flag; untrained.h5 beside it."""
-    monkeypatch.chdir(tmp_path)
-    run.save_model(model, 0, ".", "untrained")
-    set_rolling(model)
-    run.save_model(model, 0, ".", "rolling")
-    return model
-
-
-def call(main, *arguments):
-    """What a program's exit status would be, after its `main` with these arguments."""
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as error:
-        return error.code
-    except Exception:
-        with pytest.raises(SystemExit) as exit_:
-            sys.excepthook(*sys.exc_info())  # as Python does at the end of a program
-        return exit_.value.code
-    return 0
-
-
 def drawn(monkeypatch, *arguments):
     """The figure that the program draws."""
     figures = []
     monkeypatch.setattr(landscape, "save_figure", lambda figure, _: figures.append(figure))
-    assert call(landscape.main, *arguments, "--plot", "x.png") == 0
+    assert exit_status(landscape.main, *arguments, "--plot", "x.png") == 0
     return figures[0]
 
 
@@ -97,16 +63,18 @@ def test_all_snapshots_share_one_scale_of_colours(rolling, monkeypatch):
 
 
 def test_the_episode_is_the_first_of_an_evaluation_with_that_seed(env, rolling, capsys):
-    assert call(landscape.main, "rolling-0.h5", "--plot", "x.png", "--seed", 7) == 0
+    assert exit_status(landscape.main, "rolling-0.h5", "--plot", "x.png", "--seed", 7) == 0
     _, told = capsys.readouterr().out.split("return ")
     episode_return, steps = float(told.split()[0]), int(told.split()[2])
     assert -200 < episode_return == -steps
-    assert run.evaluate(env, rolling, steps, seed=7) == episode_return
-    path, played = landscape.play(env, rolling, 7)
-    assert played == episode_return
-    assert path.shape == (steps + 1, 2)
-    assert path[0, 0] == env.reset(seed=7)[0][0]
-    assert path[-1, 0] >= env.unwrapped.goal_position
+    run.EVAL_STEPS = steps
+    assert run.evaluate(env, rolling, seed=7) == episode_return
+    episode = list(landscape.play(env, rolling, 7))
+    assert len(episode) == steps + 1
+    (start, *_), (end, played, terminated, _) = episode[0], episode[-1]
+    assert (played, terminated) == (episode_return, True)
+    assert start[0] == env.reset(seed=7)[0][0]
+    assert end[0] >= env.unwrapped.goal_position
 
 
 def test_the_picture_tells_snapshots_returns_and_actions(rolling, monkeypatch):
@@ -122,12 +90,12 @@ def test_a_network_that_expects_the_impossible_is_drawn(env, model, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     model.set_weights([weight * 0 + 1 for weight in model.get_weights()])  # all Q-values above 0
     run.save_model(model, 0, ".", "hope")
-    assert call(landscape.main, "hope-0.h5", "--plot", "x.png") == 0
+    assert exit_status(landscape.main, "hope-0.h5", "--plot", "x.png") == 0
 
 
 def test_the_picture_is_small(rolling, tmp_path):
     names = ["rolling-0.h5", "untrained-0.h5"] * 2
-    assert call(landscape.main, *names, "--plot", "a.png") == 0
+    assert exit_status(landscape.main, *names, "--plot", "a.png") == 0
     assert (tmp_path / "a.png").stat().st_size < 150_000
     with Image.open("a.png") as image:
         assert image.width <= 1440 and image.height <= 720
@@ -148,10 +116,10 @@ def test_any_two_numbers_can_be_drawn(tmp_path, monkeypatch):
 def test_any_name_of_a_file_will_do(rolling, tmp_path):
     name = os.fsdecode(b"$x_1$\n\xff.h5")
     os.rename("rolling-0.h5", name)
-    assert call(landscape.main, name, "--plot", "x.svg") == 0
+    assert exit_status(landscape.main, name, "--plot", "x.svg") == 0
     assert (tmp_path / "x.svg").read_bytes().startswith(b"<?xml")
-    assert call(mountains.main, name, "--save", "x.csv", "--episodes", 1) == 0
-    assert call(mountains.main, "x.csv") == 0
+    assert exit_status(mountains.main, name, "--save", "x.csv", "--episodes", 1) == 0
+    assert exit_status(mountains.main, "x.csv") == 0
 
 
 @pytest.mark.parametrize(
@@ -160,17 +128,17 @@ def test_any_name_of_a_file_will_do(rolling, tmp_path):
         (["rolling-0.h5", "--env", "CartPole-v1"], "its observations have 4 numbers, only 2"),
         (["rolling-0.h5", "--env", "Nothing-v0"], "--env Nothing-v0"),
         (["rolling-0.h5", "none.h5"], "there is no file none.h5"),
-        (["text.h5"], "text.h5 is no readable snapshot"),
+        (["text.h5"], "text.h5 is not a readable snapshot"),
         (["rolling-0.h5"] * 9, "9 snapshots don't fit side by side"),
-        (["rolling-0.h5", "--seed", "-1"], "'-1' is no whole number"),
-        (["rolling-0.h5", "--plot", "x.pdf"], "'x.pdf' is no .png or .svg file"),
-        (["rolling-0.h5", "--plot", "none/x.png"], "in a directory to write to"),
+        (["rolling-0.h5", "--seed", "-1"], "must be an integer between 0 and 4294967295, not '-1'"),
+        (["rolling-0.h5", "--plot", "x.pdf"], "must be a .png or .svg file"),
+        (["rolling-0.h5", "--plot", "none/x.png"], "in a directory that can be written to"),
     ],
 )
 def test_wrong_input_is_one_line(arguments, problem, rolling, tmp_path, capsys):
     (tmp_path / "text.h5").write_text("weights")
     before = sorted(tmp_path.iterdir())
-    assert call(landscape.main, "--plot", "x.png", *arguments) == 2
+    assert exit_status(landscape.main, "--plot", "x.png", *arguments) == 2
     errors = capsys.readouterr().err
     assert errors.count("\n") == 1 and problem in errors
     assert sorted(tmp_path.iterdir()) == before
@@ -178,7 +146,7 @@ def test_wrong_input_is_one_line(arguments, problem, rolling, tmp_path, capsys):
 
 def test_without_a_display_it_says_to_use_plot(rolling, monkeypatch, capsys):
     matplotlib.use("Agg")
-    assert call(landscape.main, "rolling-0.h5") == 2
+    assert exit_status(landscape.main, "rolling-0.h5") == 2
     errors = capsys.readouterr().err
     assert errors.count("\n") == 1 and "--plot landscape.png" in errors
 

@@ -1,11 +1,27 @@
 """The house: the lesson uses support, support never imports the lesson or experiments."""
 
 import ast
+import os
+import subprocess
+import sys
 
 import pytest
 from conftest import ROOT
 
 LESSON = {"run", "see", "replay_buffer", "loggers"}
+IMPORT_ALL = """
+import gc, os, signal, sys
+def look():
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    stdout = sys.stdout.line_buffering, sys.stdout.errors
+    return sys.excepthook, stdout, handlers, os.getcwd(), sys.argv, sys.warnoptions
+before = look()
+import support.fast_tensorflow
+import support.checkpoints, support.command_line, support.environments, support.events
+import support.files, support.options, support.settings, support.snapshots, support.training
+import support.view
+assert look() == before
+"""
 
 
 def imported(file):
@@ -32,3 +48,24 @@ def test_the_lesson_uses_support_and_no_experiments(name):
 
 def test_the_top_level_is_the_lesson_alone():
     assert {file.stem for file in ROOT.glob("*.py")} == LESSON
+
+
+def test_importing_support_changes_nothing_in_the_process():
+    command = [sys.executable, "-c", IMPORT_ALL]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_what_tensorflow_says_is_shown_if_it_cannot_be_imported(tmp_path):
+    (tmp_path / "tensorflow.py").write_text(
+        "import os\nos.write(2, b'the C++ part complains\\n')\nraise ImportError('no good')\n"
+    )
+    result = subprocess.run(
+        [sys.executable, ROOT / "run.py"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    assert "the C++ part complains" in result.stderr
+    assert "no good" in result.stderr

@@ -6,7 +6,7 @@ import gymnasium as gym
 import numpy as np
 import pandas as pd
 import pytest
-from test_landscape import call, rolling  # noqa: F401 (a fixture)
+from conftest import exit_status
 
 import run
 from experiments import mountains
@@ -47,20 +47,20 @@ def test_each_step_is_that_of_gymnasium():
     assert walls
 
 
-def test_the_means_are_those_of_run_evaluate_there(env, rolling):  # noqa: F811
+def test_the_means_are_those_of_run_evaluate_there(env, rolling):
     gravity, force = zip(*MOUNTAINS, strict=True)
-    averages = mountains.play(
+    averages = mountains.mean_returns(
         env, lambda seen: run.predict(env, rolling, seen).argmax(axis=1), 4, gravity, force
     )
     assert len(set(averages)) == len(MOUNTAINS)
     for factors, average in zip(MOUNTAINS, averages, strict=True):
-        there, steps = mountain(*factors), round(-4 * average)
-        assert run.evaluate(there, rolling, steps, seed=mountains.SEED) == average
+        run.EVAL_STEPS = round(-4 * average)
+        assert run.evaluate(mountain(*factors), rolling, mountains.SEED) == average
 
 
-def test_every_policy_is_on_every_mountain(rolling, tmp_path):  # noqa: F811
+def test_every_policy_is_on_every_mountain(rolling, tmp_path):
     arguments = ["rolling-0.h5", "untrained-0.h5", "--episodes", 3, "--save", "x.csv"]
-    assert call(mountains.main, *arguments) == 0
+    assert exit_status(mountains.main, *arguments) == 0
     results = pd.read_csv("x.csv")
     assert tuple(results.columns) == mountains.COLUMNS
     expected = itertools.product(
@@ -71,11 +71,11 @@ def test_every_policy_is_on_every_mountain(rolling, tmp_path):  # noqa: F811
     assert (results.loc[results["policy"] == "untrained-0.h5", "return"] == -200).any()
 
 
-def test_the_data_gives_the_same_tables_data_and_picture_again(rolling, tmp_path, capsys):  # noqa: F811
+def test_the_data_gives_the_same_tables_data_and_picture_again(rolling, tmp_path, capsys):
     names, printed = ["rolling-0.h5", "untrained-0.h5"], []
     for sources, to in ((names, "a"), (names, "b"), (["a.csv"], "c")):
         files = ["--save", f"{to}.csv", "--plot", f"{to}.png"]
-        assert call(mountains.main, *sources, "--episodes", 3, *files) == 0
+        assert exit_status(mountains.main, *sources, "--episodes", 3, *files) == 0
         printed.append(capsys.readouterr().out.split("Saved")[0])
     assert printed[0] == printed[1] == printed[2]
     for kind in ("csv", "png"):
@@ -106,7 +106,7 @@ def test_the_tables_tell_mean_quartiles_and_who_ever_gets_there():
 
 
 def test_a_car_that_pushes_as_it_rolls_needs_no_training(env):
-    (average,) = mountains.play(env, mountains.push_as_it_rolls, 10, [1.0], [1.0])
+    (average,) = mountains.mean_returns(env, mountains.push_as_it_rolls, 10, [1.0], [1.0])
     assert -150 < average < -100
 
 
@@ -114,18 +114,18 @@ def test_a_car_that_pushes_as_it_rolls_needs_no_training(env):
     "arguments, problem",
     [
         (["none.h5"], "there is no file none.h5"),
-        (["none.csv"], "none.csv is no .csv that --save has written"),
-        (["other.csv"], "other.csv is no .csv that --save has written"),
-        (["words.csv"], "words.csv is no .csv that --save has written"),
+        (["none.csv"], "none.csv is not a .csv file of --save"),
+        (["other.csv"], "other.csv is not a .csv file of --save"),
+        (["words.csv"], "words.csv is not a .csv file of --save"),
         (["empty.csv"], "numbers are missing"),
         (["holes.csv"], "numbers are missing"),
-        (["half.csv"], "half.csv is no .csv that --save has written: episodes"),
+        (["half.csv"], "half.csv is not a .csv file of --save: episodes"),
         (["good.csv", "good.csv"], "0.h5 is given twice"),
         (["fewer.csv"], "not every policy has been to the same mountains"),
         (["elsewhere.csv"], "not every policy has been to the same mountains"),
-        (["good.csv", "--episodes", "0"], "'0' is no whole number from 1"),
-        (["good.csv", "--save", "x.h5"], "'x.h5' is no .csv file"),
-        (["good.csv", "--plot", "x.csv"], "'x.csv' is no .png or .svg file"),
+        (["good.csv", "--episodes", "0"], "must be an integer between 1 and 1000, not '0'"),
+        (["good.csv", "--save", "x.h5"], "must be a .csv file in"),
+        (["good.csv", "--plot", "x.csv"], "must be a .png or .svg file in"),
     ],
 )
 def test_wrong_input_is_one_line(arguments, problem, tmp_path, monkeypatch, capsys):
@@ -144,7 +144,7 @@ def test_wrong_input_is_one_line(arguments, problem, tmp_path, monkeypatch, caps
     for name, frame in files.items():
         frame.to_csv(f"{name}.csv", index=False)
     before = sorted(tmp_path.iterdir())
-    assert call(mountains.main, "--plot", "x.png", "--save", "x.csv", *arguments) == 2
+    assert exit_status(mountains.main, "--plot", "x.png", "--save", "x.csv", *arguments) == 2
     errors = capsys.readouterr().err
     assert errors.count("\n") == 1 and problem in errors
     assert sorted(tmp_path.iterdir()) == before

@@ -11,7 +11,7 @@ from experiments import pictures
 def test_three_agents_drive_side_by_side_until_the_last_is_done(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     snapshots = pictures.AGENTS.values()
-    episodes = [pictures.play(snapshot, seed=1) for snapshot in snapshots]
+    episodes = [pictures.film(snapshot, seed=1) for snapshot in snapshots]
     told = [frames[-1][1] for frames in episodes]
     assert told[:2] == ["return -200, out of time"] * 2
     assert told[2].startswith("return -10") and told[2].endswith(", at the flag")

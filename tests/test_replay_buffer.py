@@ -1,4 +1,5 @@
-import time
+import sys
+import tracemalloc
 
 import gymnasium as gym
 import numpy as np
@@ -86,25 +87,31 @@ def test_observations_have_the_shape_and_dtype_of_the_environments(dtype):
     assert (actions.dtype, rewards.dtype, dones.dtype) == (np.int64, np.float32, bool)
 
 
-def test_adding_and_sampling_cost_the_same_in_a_large_buffer():
-    def seconds(size):
+def test_adding_and_sampling_touch_as_little_of_a_large_buffer_as_of_a_small_one():
+    def lines(size):
+        """How many lines of Python run, and how many bytes are allocated at most."""
         buffer = ReplayBuffer(size, SPACE, seed=0)
-        for _ in range(1000):
-            add_numbered(buffer, 1)
         buffer.added = size  # full
-        buffer.transitions[:] = 0  # touched, so that the operating system has given the memory
-        times = []
-        for _ in range(200):
-            start = time.perf_counter()
-            for number in range(5):
-                add_numbered(buffer, number)
-                buffer.sample(64)
-            times.append(time.perf_counter() - start)
-        return np.median(times)
+        count = 0
 
-    # A list that is searched or shifted would cost 1,000 times as much; noise and the processor's
-    # caches may cost a few times as much.
-    assert seconds(1_000_000) < 10 * seconds(1_000)
+        def trace(frame, event, argument):
+            nonlocal count
+            count += event == "line"
+            return trace
+
+        tracemalloc.start()
+        sys.settrace(trace)
+        for number in range(5):
+            add_numbered(buffer, number)
+            buffer.sample(64)
+        sys.settrace(None)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return count, peak
+
+    (small, small_peak), (large, large_peak) = lines(1_000), lines(1_000_000)
+    assert small == large
+    assert large_peak < small_peak + 10_000  # a shifted or copied array would take megabytes
 
 
 def test_refuses_a_size_of_nothing_and_a_sample_of_nothing():
@@ -112,3 +119,23 @@ def test_refuses_a_size_of_nothing_and_a_sample_of_nothing():
         ReplayBuffer(0, SPACE)
     with pytest.raises(ValueError, match="empty"):
         ReplayBuffer(1, SPACE).sample(1)
+
+
+def test_a_state_of_another_buffer_is_refused():
+    buffer, other = ReplayBuffer(4, SPACE), ReplayBuffer(4, gym.spaces.Box(0, 1, (3,), np.float32))
+    add_numbered(buffer, 1)
+    with pytest.raises(ValueError, match="don't fit"):
+        other.set_state(buffer.get_state())
+
+
+def test_a_state_brings_back_what_is_sampled():
+    buffer, again = ReplayBuffer(4, SPACE, seed=1), ReplayBuffer(4, SPACE, seed=2)
+    for number in range(6):
+        add_numbered(buffer, number)
+    buffer.sample(3)
+    again.set_state(buffer.get_state())
+    for _ in range(3):
+        add_numbered(again, 9)
+        add_numbered(buffer, 9)
+        for array, expected in zip(again.sample(5), buffer.sample(5), strict=True):
+            assert np.array_equal(array, expected)

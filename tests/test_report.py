@@ -113,7 +113,7 @@ def test_report_compares_the_results_of_several_grids(tmp_path, monkeypatch, cap
         (["words.csv"], "words.csv can't be read"),
         (["empty.csv"], "have no trainings"),
         (["a.csv", "a.csv"], "of the same setting and seed in common"),
-        (["other.csv", "--plot", "x.pdf"], "'x.pdf' is no .png or .svg file"),
+        (["other.csv", "--plot", "x.pdf"], "must be a .png or .svg file in"),
     ],
 )
 def test_wrong_input_is_one_line(arguments, problem, tmp_path, monkeypatch, capsys):

@@ -1,5 +1,6 @@
 """Whole training runs from the command line, short ones."""
 
+import os
 import re
 from collections import Counter
 from itertools import pairwise
@@ -13,6 +14,7 @@ from conftest import main
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import run
+from support.checkpoints import read_checkpoint
 
 SHORT = (
     "--train-start 100 --batch-size 16 --q-validation-size 200 --target-update-every 100 "
@@ -78,10 +80,10 @@ def test_a_run_prints_and_writes_what_the_readme_says(command, tmp_path):
     assert re.search(line, output, re.MULTILINE)
     for step in (600, 1200):
         assert f"Saved x-log/x-{step}.h5\n" in output
-    assert "Saved x-log/x-best.h5 episode_return_avg -200.000\n" in output
+    assert "Saved x-log/x-best.h5\n" in output
     assert output.endswith(
-        "Best: episode_return_avg -200.000 at step 400. To watch it: "
-        "python run.py --model x-log/x-best.h5 --view\n"
+        "Best: episode_return_avg -200.000 at step 400, no better than the first episode of the "
+        "training (-200.0). Train longer, or change a setting.\n"
     )
     names = Counter(path.name.split(".")[0] for path in (tmp_path / "x-log").glob("[!.]*"))
     assert names == {"events": 1, "checkpoint": 1, "x-600": 1, "x-1200": 1, "x-best": 1}
@@ -132,8 +134,14 @@ def test_an_evaluation_leaves_the_training_run_as_it_was(command):
 def test_every_transition_stored_is_one_that_happened(command, monkeypatch):
     from replay_buffer import ReplayBuffer
 
-    stored, add = [], ReplayBuffer.add
-    monkeypatch.setattr(ReplayBuffer, "add", lambda self, *t: (stored.append(t), add(self, *t)))
+    stored = []
+    add = ReplayBuffer.add
+
+    def add_and_note(self, *transition):
+        stored.append(transition)
+        add(self, *transition)
+
+    monkeypatch.setattr(ReplayBuffer, "add", add_and_note)
     command("--name", "x", "--seed", 3, *SHORT)
     env = gym.make("MountainCar-v0")
     env.reset()
@@ -148,12 +156,14 @@ def test_every_transition_stored_is_one_that_happened(command, monkeypatch):
 
 
 def test_each_function_is_traced_once_in_a_whole_run(command, monkeypatch):
-    calls, original = [], keras.Model.__call__
-    monkeypatch.setattr(
-        keras.Model,
-        "__call__",
-        lambda self, *a, **k: (calls.append(self), original(self, *a, **k))[1],
-    )
+    calls = []
+    original = keras.Model.__call__
+
+    def call_and_note(self, *arguments, **options):
+        calls.append(self)
+        return original(self, *arguments, **options)
+
+    monkeypatch.setattr(keras.Model, "__call__", call_and_note)
     command("--name", "x", "--seed", 3, *SHORT)
     # Python calls a model while it traces, and not for the 1,101 updates, 2,550 greedy actions and
     # 3 evaluations that follow: once for each of the update's two models, the greedy action in
@@ -164,12 +174,14 @@ def test_each_function_is_traced_once_in_a_whole_run(command, monkeypatch):
 
 def test_best_holds_the_weights_of_the_best_evaluation(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    averages, weights = iter([-150.0, -120.0, -130.0]), []
-    monkeypatch.setattr(
-        run,
-        "evaluate",
-        lambda env, model, *_: (weights.append(model.get_weights()), next(averages))[1],
-    )
+    averages = iter([-150.0, -120.0, -130.0])
+    weights = []
+
+    def evaluate(env, model, seed):
+        weights.append(model.get_weights())
+        return next(averages)
+
+    monkeypatch.setattr(run, "evaluate", evaluate)
     assert main(f"--name x --seed 3 {' '.join(SHORT)}") == -130.0
     best = run.load_or_create_model(gym.make("MountainCar-v0"), "x-log/x-best.h5").get_weights()
     assert all(np.array_equal(a, b) for a, b in zip(best, weights[1], strict=True))
@@ -206,6 +218,56 @@ def test_the_self_check_leaves_nothing_behind(command, tmp_path):
     status, output, errors = command("--test")
     assert (status, errors) == (0, "")
     assert output.endswith("The installation works: the network was trained, saved and loaded.\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_short_run_is_evaluated_at_its_end(command):
+    short = ["--train-start", 100, "--eval-steps", 450]
+    status, output, errors = command("--name", "x", "--seed", 1, *short, "--max-steps", 600)
+    assert (status, errors) == (0, "")
+    assert "step 600 episode_return_avg -200.000" in output
+    assert [step for step, _ in scalars("x-log")["avg_max_q_value"]] == [600]
+    assert os.path.exists("x-log/x-best.h5")
+
+
+def test_evaluations_may_come_before_the_validation_observations_are_due(command):
+    early = ["--eval-every", 300, "--q-validation-size", 1000]
+    status, _, errors = command("--name", "x", "--seed", 1, *SHORT, *early)
+    assert (status, errors) == (0, "")
+    observations = read_checkpoint("x-log")["run"]["validation_observations"]
+    assert observations.shape == (1000, 2)
+    assert len(np.unique(observations, axis=0)) <= 300  # drawn at the first evaluation
+
+
+BEST = "Best: episode_return_avg {:.3f} at step {}, "
+
+
+@pytest.mark.parametrize(
+    "averages, message",
+    [
+        ([-150.0, -109.5, -130.0], f"{BEST.format(-109.5, 800)}which solves the problem (-110 "),
+        ([-150.0, -120.0, -130.0], f"{BEST.format(-120, 800)}which doesn't solve the problem "),
+        ([-200.0, -200.0, -200.0], f"{BEST.format(-200, 400)}no better than the first episode"),
+    ],
+)
+def test_the_last_line_says_whether_the_best_solves_the_problem(
+    averages, message, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    returns = iter(averages)
+    monkeypatch.setattr(run, "evaluate", lambda env, model, seed: next(returns))
+    main(f"--name x --seed 3 {' '.join(SHORT)}")
+    last_line = capsys.readouterr().out.splitlines()[-1]
+    assert last_line.startswith(message)
+    offer = "To watch it: python run.py --model x-log/x-best.h5 --view"
+    assert last_line.endswith(offer) == (max(averages) > -200)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "fit_batch", lambda *arguments: np.float32("inf"))
+    with pytest.raises(FloatingPointError, match="the loss is inf at step 100; nothing was saved"):
+        main(f"--name x --seed 3 {' '.join(SHORT)}")
     assert list(tmp_path.iterdir()) == []
 
 

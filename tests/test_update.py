@@ -8,8 +8,7 @@ import pytest
 import run
 from replay_buffer import ReplayBuffer
 
-GAMMA = 0.99
-BATCHES = 120
+BATCHES = 60
 
 
 def plain_keras_fit_batch(env, model, target_model, batch):
@@ -17,7 +16,7 @@ def plain_keras_fit_batch(env, model, target_model, batch):
     observations, actions, rewards, next_observations, dones = batch
     all_actions = np.ones((len(actions), env.action_space.n))
     next_q_values = target_model.predict([next_observations, all_actions], verbose=0)
-    targets = rewards + GAMMA * next_q_values.max(axis=1) * ~dones
+    targets = rewards + run.DISCOUNT_FACTOR_GAMMA * next_q_values.max(axis=1) * ~dones
     taken = np.eye(env.action_space.n)[actions]
     history = model.fit(
         [observations, taken],
@@ -56,12 +55,12 @@ def test_fit_batch_equals_predict_and_fit_over_many_batches():
     buffer = filled_buffer(env, 4000)
     for number in range(1, BATCHES + 1):
         batch = buffer.sample(64)
-        loss = run.fit_batch(env, ours, target, batch, gamma=GAMMA)
+        loss = run.fit_batch(env, ours, target, batch)
         plain_loss = plain_keras_fit_batch(env, plain, target, batch)
         tolerance = 1e-6 if number == 1 else 1e-4
         assert abs(loss - plain_loss) <= tolerance * abs(plain_loss)
         assert relative_difference(ours.get_weights(), plain.get_weights()) <= tolerance
-        if number % 30 == 0:
+        if number % 25 == 0:
             target.set_weights(plain.get_weights())
     states = [[v.numpy() for v in model.optimizer.variables] for model in (ours, plain)]
     assert relative_difference(*states) <= 1e-4
@@ -82,7 +81,8 @@ def test_fit_batch_changes_the_q_value_of_the_action_taken_only_through_shared_w
     assert new_bias[2] < bias[2]
 
 
-def test_nothing_is_expected_after_the_end_of_an_episode():
+def test_nothing_is_expected_after_the_end_of_an_episode(monkeypatch):
+    monkeypatch.setattr(run, "DISCOUNT_FACTOR_GAMMA", 0.9)
     env = gym.make("MountainCar-v0")
     keras.utils.set_random_seed(2)
     model, target = run.create_model(env), run.create_model(env)
@@ -92,7 +92,7 @@ def test_nothing_is_expected_after_the_end_of_an_episode():
     q_values = run.predict(env, model, observations)[[0, 1], actions]
     errors = q_values - np.array([-1 + 0.9 * next_q_values[0], -1])
     batch = observations, actions, rewards, observations, dones
-    loss = run.fit_batch(env, model, target, batch, gamma=0.9)
+    loss = run.fit_batch(env, model, target, batch)
     assert np.isclose(loss, (errors**2).sum() / 6)  # the mean over 2 rows and 3 actions
 
 

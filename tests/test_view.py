@@ -13,7 +13,7 @@ import sys
 import gymnasium as gym
 import numpy as np
 import pytest
-from conftest import ROOT, main, wait_until
+from conftest import ROOT, main, read_until, wait_until
 from PIL import Image, ImageSequence
 
 import run
@@ -142,8 +142,7 @@ def test_a_window_shows_the_car_moving_until_it_is_closed(
 @pytest.mark.slow
 def test_ctrl_c_ends_watching_with_the_average_so_far(start, screen, model_file):
     program = start(VIEW.format(model_file), DISPLAY=screen.display)
-    while not (line := program.stdout.readline()).startswith("episode 1 return "):
-        assert program.poll() is None
+    line = read_until("episode 1 return ", program)
     picture = screen.pixels()  # of the end of the episode; the next one is of another
     wait_until(lambda: (screen.pixels() != picture).any(), program, 60)
     program.send_signal(signal.SIGINT)
