@@ -72,6 +72,7 @@ class Arrays(NamedTuple):
 def run_eagerly():
     """Lets compiled functions run line by line in Python from now on; says so."""
     tf.config.run_functions_eagerly(True)
+    warnings.filterwarnings("ignore", ".*does not apply to tf.data")  # as it need not
     print(EAGER)
 
 
@@ -122,16 +123,13 @@ def compiled(function):
 
         arrays = []
         template = tuple([take_arrays(value, arrays) for value in (*args, *kwargs.values())])
-        if tf.config.functions_run_eagerly():
-            tensors = [tf.convert_to_tensor(array) for array in arrays]
-            with Eager():
-                result = apply(function, template, tuple(kwargs), tensors)
-            return tf.nest.map_structure(to_numpy, result)
-
-        specs = tuple([(array.shape, array.dtype) for array in arrays])
-        values = tuple([module.get(name) for name in constants])
+        keywords = tuple(kwargs)
         try:
-            graph, variables, dtypes = trace(specs, template, tuple(kwargs), values)
+            if tf.config.functions_run_eagerly():
+                return call_eagerly(function, template, keywords, arrays)
+            specs = tuple([(array.shape, array.dtype) for array in arrays])
+            values = tuple([module.get(name) for name in constants])
+            graph, variables, dtypes = trace(specs, template, keywords, values)
         except Exception as error:
             raise error.with_traceback(without_libraries(error.__traceback__)) from error.__cause__
         # Calling `graph` itself would check its arguments in Python and run in another thread,
@@ -155,11 +153,17 @@ class Eager:
 
     is_inside = False
 
-    def __enter__(self):
-        Eager.is_inside = True
 
-    def __exit__(self, kind, error, trace):
+def call_eagerly(function, template, keywords, arrays):
+    """Calls a function with tensors that have values; returns NumPy arrays."""
+    Eager.is_inside = True
+    try:
+        result = apply(function, template, keywords, [tf.convert_to_tensor(a) for a in arrays])
+    finally:
         Eager.is_inside = False
+    return tf.nest.map_structure(
+        lambda output: output.numpy() if tf.is_tensor(output) else output, result
+    )
 
 
 def take_arrays(value, arrays):
@@ -189,11 +193,6 @@ def apply(function, template, keywords, arrays):
         values.append(value)
     positional = len(values) - len(keywords)
     return function(*values[:positional], **dict(zip(keywords, values[positional:], strict=True)))
-
-
-def to_numpy(value):
-    """A tensor as a NumPy array; anything else as it is."""
-    return value.numpy() if tf.is_tensor(value) else value
 
 
 def without_libraries(trace):

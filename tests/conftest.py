@@ -11,6 +11,7 @@ import gymnasium as gym
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from support.errors import plain_errors
 from support.options import parse_args
@@ -55,7 +56,6 @@ def read_until(text, process):
 
 def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=5, help="how often a run is killed and resumed")
-    parser.addoption("--grids", action="store_true", help="train all grids of the pages, shortened")
     parser.addoption("--damages", type=int, default=40, help="how many damaged files are read")
 
 
@@ -109,17 +109,22 @@ def exit_status(main, *arguments):
 
 @pytest.fixture
 def command(tmp_path, monkeypatch, capsys):
-    """Runs `python run.py ARGUMENTS` in an empty directory: gives exit status, output, errors."""
+    """Runs `python run.py ARGUMENTS` in an empty directory: gives exit status, output, errors.
+
+    `script` is another file to run instead.
+    """
     monkeypatch.chdir(tmp_path)
 
-    def call(*arguments):
+    def call(*arguments, script=ROOT / "run.py"):
         keras.backend.clear_session()  # layers are named as in a new process
         monkeypatch.setattr(sys, "argv", ["run.py", *map(str, arguments)])
         status = 0
         try:
-            runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
+            runpy.run_path(str(script), run_name="__main__")
         except SystemExit as error:
             status = error.code or 0
+        finally:
+            tf.config.run_functions_eagerly(False)
         captured = capsys.readouterr()
         return status, captured.out, captured.err
 

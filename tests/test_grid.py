@@ -386,7 +386,7 @@ def test_a_module_started_as_a_script_says_how_to_start_it(module):
         (["--name", "x", "--address", "here", "--storage", "b"], "'here' is not the HOST:PORT"),
         (
             ["--name", "x", "--storage", "b"],
-            "--storage 'b' is not a writable directory",
+            "--storage 'b' is not a directory that can be written to",
         ),
         (["--name", "taken"], "taken-grid exists"),
         (["--resume", "x"], "there is no grid to go on with"),

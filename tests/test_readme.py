@@ -1,10 +1,14 @@
 """The pages say what the program does: their excerpts, commands, figures and links."""
 
+import contextlib
 import doctest
 import functools
+import io
 import json
 import os
 import re
+import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,9 +16,13 @@ import time
 import urllib.request
 from pathlib import Path
 
+import keras
 import pandas as pd
 import pytest
+import tensorflow as tf
 from conftest import ROOT
+
+from experiments import grid
 
 PAGES = [ROOT / "README.md", ROOT / "experiments" / "README.md"]
 BLOCKS = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
@@ -25,22 +33,22 @@ INSTALL = r"(python3 -m venv .venv && )?(.venv/bin/)?pip install -r (?P<file>\S+
 SHORT = (
     "--max-steps 700 --train-start 200 --q-validation-size 300 --eval-every 300 --eval-steps 300"
 )
-TRAINED = rf"\g<0> --seeds 1 {SHORT}"  # a grid; others are, too, with pytest --grids
 INSTEAD = [  # of commands that take long, don't end, or need other computers: pattern, what to run
     (r"(source|export|ray) .*", "true"),  # test_grid.py has such a cluster
-    (r".*--address.*", r"\g<0> --help"),
+    (r".*--address.*", "python -m experiments.grid --help"),
     (r"python run.py --name first", "true"),  # which `run_command` has done
     (INSTALL, "true"),
     (r".*pytest.*", r"\g<0> --collect-only"),
     (r".*experiments\.pictures", r"\g<0>"),
     (r"python -m experiments\.\w+", r"\g<0> --help"),
-    (r".*experiments\.grid --resume.*", r"\g<0>"),
+    (r".*experiments\.grid --resume.*", "true"),  # test_grid.py does
     (r".*run\.py.* --(model|test|help).*", r"\g<0>"),
-    (r".*run\.py --name first", r"\g<0> --max-steps 50000"),  # it makes first-50000.h5
-    (r".*run\.py --resume first-log", r"\g<0> --max-steps 50100"),
-    (r".*run\.py --resume first-log --max-steps.*", r"\g<0> --max-steps 50200"),
-    (r".*experiments\.grid .*--name explore", TRAINED),
-    (r".*experiments\.grid (.*)", r"python -c 'import experiments.grid as g; g.parse_args()' \1"),
+    (r".*run\.py --name first", rf"\g<0> {SHORT}"),
+    (r".*run\.py --resume first-log", r"\g<0> --max-steps 720"),
+    (r".*run\.py --resume first-log --max-steps.*", r"\g<0> --max-steps 740"),
+    (r"python -m experiments\.grid (.*)", r"python -m grid_options \1"),
+    (r".*run\.py.* --hidden.*", "true"),  # test_change.py adds that constant
+    (r".*run\.py.* --eager.*", rf"\g<0> {SHORT} --eval-steps 10 --max-steps 210"),
     (r".*run\.py.*", rf"\g<0> {SHORT}"),
 ]
 
@@ -59,47 +67,74 @@ def find_commands(page):
 COMMANDS = list(dict.fromkeys(command for page in PAGES for command in find_commands(page)))
 
 
-def shortened(command, grids):
-    """What the test runs in a command's place, which is quick and needs no network.
-
-    `grids` says whether to train all grids, each shortened, too.
-    """
+def shortened(command):
+    """What the test runs in a command's place, which is quick and needs no network."""
     installed = re.match(INSTALL, command)
     if installed:
         assert (ROOT / installed["file"]).is_file()
         command = command[installed.end() :] or command
-    trained = [(r"(?!.*--address).*experiments\.grid .*--seeds.*", TRAINED)] if grids else []
-    matches = ((re.fullmatch(pattern, command), new) for pattern, new in trained + INSTEAD)
+    matches = ((re.fullmatch(pattern, command), new) for pattern, new in INSTEAD)
     return next((match.expand(new) for match, new in matches if match), command)
 
 
 @pytest.fixture(scope="module")
-def run_command(tmp_path_factory, pytestconfig):
-    """Runs a command of a page in a copy of the project: gives what it prints."""
+def run_command(tmp_path_factory):
+    """Runs a command of a page in a copy of the project: gives what it prints.
+
+    Those that begin with `python` run in this process, which saves them the start of TensorFlow;
+    others through a shell.
+    """
     clone = tmp_path_factory.mktemp("clone") / "project"
     left = shutil.ignore_patterns(".*", "__pycache__", "*-grid", "[!e]*-log")
     shutil.copytree(ROOT, clone, ignore=left)
     (clone / ".venv").symlink_to(sys.prefix)
     bin_ = str(Path(sys.executable).parent)
-    env = {**os.environ, "PATH": f"{bin_}:{os.environ['PATH']}", "RAY_worker_niceness": "0"}
+    env = {**os.environ, "PATH": f"{bin_}:{os.environ['PATH']}"}
     for variable in ("DISPLAY", "WAYLAND_DISPLAY", "PYTEST_ADDOPTS"):
         env.pop(variable, None)
 
     @functools.cache
     def run_(command):
+        command = shortened(command)
+        words = shlex.split(command)
+        own_process = "pytest" in command or "pictures" in command  # which write to their ROOT
+        if words[0] in ("python", ".venv/bin/python") and not own_process:
+            output = io.StringIO()
+            with contextlib.chdir(clone), contextlib.redirect_stdout(output):
+                status = run_python(words[1:])
+            assert status == 0, output.getvalue()
+            return output.getvalue()
         ended = subprocess.run(
-            shortened(command, pytestconfig.getoption("grids")),
-            shell=True,
-            cwd=clone,
-            env=env,
-            capture_output=True,
-            text=True,
+            command, shell=True, cwd=clone, env=env, capture_output=True, text=True
         )
         assert ended.returncode == 0, ended.stdout + ended.stderr
         return ended.stdout
 
     run_(COMMANDS[0])  # the training that others watch
+    shutil.copy(clone / "example-log" / "example-50000.h5", clone / "first-log" / "first-50000.h5")
     return run_
+
+
+def run_python(words):
+    """Runs `python WORDS` in this process; gives its exit status."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("DISPLAY", raising=False)
+        patch.delenv("WAYLAND_DISPLAY", raising=False)
+        try:
+            if words[:2] == ["-m", "grid_options"]:  # a grid: only whether it would begin
+                grid.parse_args(words[2:])
+            elif words[0] == "-m":
+                patch.setattr(sys, "argv", words[1:])
+                runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+            else:
+                patch.setattr(sys, "argv", words)
+                keras.backend.clear_session()
+                runpy.run_path(os.path.abspath(words[0]), run_name="__main__")
+        except SystemExit as error:
+            return error.code or 0
+        finally:
+            tf.config.run_functions_eagerly(False)
+    return 0
 
 
 @pytest.mark.slow

@@ -1,0 +1,385 @@
+"""The lesson is made to be changed: what a reader adds acts, shows itself, and is kept."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import gymnasium as gym
+import h5py
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from conftest import ROOT
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
+
+import run
+from replay_buffer import ReplayBuffer
+from support.checkpoints import read_checkpoint
+from support.fast_tensorflow import EAGER, compiled
+
+SHORT = (
+    "--seed 1 --train-start 100 --batch-size 16 --target-update-every 50 --eval-every 200 "
+    "--eval-steps 210 --max-steps 400 --q-validation-size 100"
+).split()
+FOUR_CONSTANTS = {  # what a reader writes instead of what stands in run.py
+    "TRAIN_EPSILON =": (
+        "HIDDEN = 16  # neurons in a hidden layer\n"
+        "DOUBLE = True  # whether the network chooses and the target network judges\n"
+        "LOSS = 'mean_squared_error'\n"
+        "REWARD_SCALE: float = 1  # by which rewards are multiplied\n"
+        "TRAIN_EPSILON ="
+    ),
+    "keras.layers.Dense(32, ": "keras.layers.Dense(HIDDEN, ",
+    'loss="mean_squared_error"': "loss=LOSS",
+    "    max_next_q_values = tf.where(": (
+        "    if DOUBLE:\n"
+        "        best = tf.argmax(predict(env, model, next_observations), axis=1)\n"
+        "        best = one_hot_encode(env.action_space.n, best)\n"
+        "        next_q_values = predict(env, target_model, next_observations)\n"
+        "        max_next_q_values = tf.reduce_sum(best * next_q_values, axis=1)\n"
+        "    max_next_q_values = tf.where("
+    ),
+    "replay_buffer.add(observation, action, reward, ": (
+        "replay_buffer.add(observation, action, reward * REWARD_SCALE, "
+    ),
+}
+
+
+def changed(folder, replacements, name="run.py"):
+    """A copy of run.py in which texts are replaced; returns its path."""
+    source = (ROOT / "run.py").read_text()
+    for old, new in replacements.items():
+        assert old in source, old
+        source = source.replace(old, new)
+    (folder / name).write_text(source)
+    return folder / name
+
+
+def weights(filename):
+    """The weights in a snapshot, without the optimizer's state: their bytes."""
+    found = []
+    with h5py.File(filename) as file:
+        file["model_weights"].visititems(
+            lambda name, item: found.append(item[()].tobytes()) if hasattr(item, "dtype") else None
+        )
+    return b"".join(found)
+
+
+def columns(logdir):
+    """A run's hyperparameters on TensorBoard's HParams page: dict of names to values."""
+    events = EventAccumulator(str(logdir)).Reload()
+    content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    recorded = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
+    return {name: getattr(value, value.WhichOneof("kind")) for name, value in recorded.items()}
+
+
+ADDED = {
+    "hidden": (["--hidden", 8], 8),
+    "double": (["--no-double"], False),
+    "loss": (["--loss", "huber"], "huber"),
+    "reward_scale": (["--reward-scale", 0.5], 0.5),
+}
+
+
+@pytest.mark.parametrize("name", ADDED)
+def test_a_new_constant_acts_and_is_recorded_and_resumed(name, command, tmp_path):
+    script = changed(tmp_path, FOUR_CONSTANTS, "lesson.py")
+    option, value = ADDED[name]
+    for run_name, options in (("a", []), ("b", option)):
+        arguments = ["--name", run_name, *SHORT, *options]
+        assert command(*arguments, script=script)[::2] == (0, "")
+    assert weights("a-log/a-400.h5") != weights("b-log/b-400.h5")
+    assert read_checkpoint("b-log")["run"]["settings"][name] == value
+    assert columns("b-log")[name] == value != columns("a-log")[name]
+
+    assert command("--resume", "b-log", "--max-steps", 450, script=script)[::2] == (0, "")
+    longer = ["--name", "c", *SHORT, *option, "--max-steps", 450]
+    assert command(*longer, script=script)[::2] == (0, "")
+    assert weights("b-log/b-450.h5") == weights("c-log/c-450.h5")
+
+
+@pytest.mark.slow
+def test_a_grid_over_a_new_constant_trains_different_networks(tmp_path):
+    for folder in ("support", "experiments"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    for file in ("loggers.py", "replay_buffer.py", "requirements.txt"):
+        shutil.copy(ROOT / file, tmp_path)
+    changed(tmp_path, FOUR_CONSTANTS)
+    grid = f"--name x --seeds 1 --hidden 8 --double True False {' '.join(SHORT[2:])}".split()
+    command = [sys.executable, "-m", "experiments.grid", *grid]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    frame = pd.read_csv(tmp_path / "x-grid" / "results.csv")
+    assert set(frame["setting"]) == {"double=True", "double=False"}
+    assert set(frame["hidden"]) == {8}
+    networks = [
+        weights(tmp_path / "x-grid" / f"{name}-log" / f"{name}-400.h5")
+        for name in ("double=True,seed=0", "double=False,seed=0")
+    ]
+    assert networks[0] != networks[1]
+
+
+LOOK = {"    masks = one_hot_encode(": "    print('LOOK', targets[0])\n    masks = one_hot_encode("}
+QUICK = [*SHORT[:-4], "--max-steps", 110, "--eval-steps", 5]
+
+
+def test_eagerly_print_shows_numbers_at_every_update(command, tmp_path):
+    script = changed(tmp_path, LOOK, "lesson.py")
+    status, output, errors = command("--name", "x", *QUICK, "--eager", script=script)
+    assert (status, errors) == (0, "")
+    assert output.count(EAGER) == 1
+    shown = [line for line in output.splitlines() if line.startswith("LOOK")]
+    assert len(shown) == 110 - 100 + 1
+    assert all(line.startswith("LOOK tf.Tensor(") for line in shown)
+    assert len(set(shown)) > 5
+
+
+@pytest.mark.parametrize("change", [{}, {"@compiled\n": ""}], ids=["eager", "undecorated"])
+def test_eagerly_the_numbers_are_the_same_up_to_rounding(change, command, tmp_path):
+    script = changed(tmp_path, change, "lesson.py")
+    options = [] if change else ["--eager"]
+    assert command("--name", "a", *QUICK)[::2] == (0, "")
+    assert command("--name", "b", *QUICK, *options, script=script)[::2] == (0, "")
+    a, b = (np.frombuffer(weights(f"{x}-log/{x}-110.h5"), np.float32) for x in "ab")
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("function", ["fit_batch", "predict", "greedy_action", "one_hot_encode"])
+def test_eagerly_breakpoint_stops_in_run_py_with_values(
+    function, command, tmp_path, monkeypatch, capsys
+):
+    source = (ROOT / "run.py").read_text()
+    body = source[source.index(f"def {function}(") :].partition('"""')[2]
+    docstring = body.partition('"""')[0]
+    script = changed(tmp_path, {f'{docstring}"""\n': f'{docstring}"""\n    breakpoint()\n'}, "l.py")
+    stops = []
+
+    def stop():
+        frame = sys._getframe(1)
+        values = [value for value in frame.f_locals.values() if hasattr(value, "shape")]
+        stops.append((frame.f_code.co_filename, frame.f_code.co_name, values))
+
+    monkeypatch.setattr(sys, "breakpointhook", stop)
+    assert command("--name", "x", *QUICK, "--eager", script=script)[::2] == (0, "")
+    assert {(file, name) for file, name, _ in stops} == {(str(script), function)}
+    assert all(np.asarray(value).dtype != object for _, _, values in stops for value in values)
+
+
+def test_tensorflows_own_switch_does_the_same(env, model):
+    buffer = ReplayBuffer(4, env.observation_space, seed=0)
+    observation, _ = env.reset(seed=0)
+    buffer.add(observation, 1, -1.0, observation, False)
+    seen = []
+
+    @compiled
+    def look(env, model, batch):
+        observations, *_ = batch
+        seen.append(observations)
+        return run.predict(env, model, observations)
+
+    expected = look(env, model, buffer.sample(2))
+    tf.config.run_functions_eagerly(True)
+    try:
+        found = look(env, model, buffer.sample(2))
+    finally:
+        tf.config.run_functions_eagerly(False)
+    assert type(found) is type(expected) is np.ndarray
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    symbols, numbers = seen
+    assert not hasattr(symbols, "numpy") and np.array_equal(numbers.numpy()[0], observation)
+
+
+MISTAKES = {
+    "    max_next_q_values = tf.where(": "    max_next_q_values = tf.wher(",
+    "masks * targets[:, tf.newaxis]": "masks * targets",
+    "tf.cast(rewards, tf.float32) +": "rewards.sum() +",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [[], ["--eager"]], ids=["compiled", "eager"])
+def test_a_mistake_in_fit_batch_names_its_line_in_a_short_traceback(options, tmp_path):
+    programs = {}
+    for number, (old, new) in enumerate(MISTAKES.items()):
+        script = changed(tmp_path, {old: new}, f"lesson{number}.py")
+        line = next(text for text in script.read_text().splitlines() if new in text).strip()
+        command = [sys.executable, script, "--name", f"x{number}", *map(str, QUICK), *options]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+        programs[line] = subprocess.Popen(command, cwd=tmp_path, env=environment, **pipes)
+    for line, program in programs.items():
+        _, errors = program.communicate(timeout=100)
+        assert program.returncode == 1
+        assert line in errors
+        assert len(errors.splitlines()) <= 25
+    assert not list(tmp_path.glob("*-log"))
+
+
+@compiled
+def mixed(env, numbers, factor=2.0, *others, shift=0.0, **named):
+    """What can be handed over in every way that Python allows."""
+    result = tf.cast(numbers, tf.float32) * factor + shift
+    for other in others:
+        result += tf.cast(other, tf.float32)
+    return {"result": result, "count": (len(others), named.get("flag"))}
+
+
+@pytest.mark.parametrize(
+    "args, kwargs, result",
+    [
+        ((np.array([1, 2]),), {}, [2, 4]),
+        ((np.array([1, 2]), 3.0), {}, [3, 6]),
+        ((np.array([1, 2]),), {"factor": 3.0}, [3, 6]),
+        ((), {"numbers": np.array([1, 2]), "factor": 3.0}, [3, 6]),
+        ((np.array([1, 2]), 1.0, np.array([10, 20])), {"shift": 1.0}, [12, 23]),
+        ((np.array([1, 2]), np.float32(4)), {"flag": True}, [4, 8]),
+        ((np.array([1, 2]),), {"shift": np.array([5, 6], np.float32)}, [7, 10]),
+    ],
+)
+def test_compiled_functions_take_arguments_in_every_way(args, kwargs, result, env):
+    for _ in range(2):
+        found = mixed(env, *args, **kwargs)
+        assert found["result"].tolist() == result
+        assert found["count"] == (len(args) > 2, kwargs.get("flag"))
+    tf.config.run_functions_eagerly(True)
+    try:
+        assert mixed(env, *args, **kwargs)["result"].tolist() == result
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
+def test_a_compiled_function_takes_a_batch_as_tuple_list_or_dict(env):
+    @compiled
+    def total(batch):
+        values = batch.values() if isinstance(batch, dict) else batch
+        return tf.add_n([tf.reduce_sum(tf.cast(value, tf.float32)) for value in values])
+
+    arrays = np.ones(2), np.ones((2, 2))
+    for batch in (arrays, list(arrays), {"a": arrays[0], "b": arrays[1]}, ([1, 1], [[1, 1]] * 2)):
+        assert total(batch) == 6
+
+
+def test_a_constant_that_changes_while_the_program_runs_acts(env, model):
+    buffer = ReplayBuffer(4, env.observation_space, seed=0)
+    observation, _ = env.reset(seed=0)
+    buffer.add(observation, 1, -1.0, observation, False)
+    target_model = keras.models.clone_model(model)
+    target_model.set_weights([np.ones_like(weight) for weight in model.get_weights()])
+    before = model.get_weights()
+    losses = []
+    for gamma in (0.5, 0.9, 0.5):
+        model.set_weights(before)
+        run.DISCOUNT_FACTOR_GAMMA = gamma
+        losses.append(run.fit_batch(env, model, target_model, buffer.sample(4)))
+    assert losses[0] == losses[2] != losses[1]
+
+
+def test_a_function_that_is_traced_again_and_again_says_so(env):
+    @compiled
+    def twice(number, array):
+        return array * number
+
+    with pytest.warns(UserWarning, match=r"traced 10 times.*np\.float32\(number\)"):
+        for number in range(12):
+            twice(float(number), np.ones(2))
+
+
+OWN_BUFFER = """
+import random
+
+
+class OwnBuffer:
+    def __init__(self):
+        self.transitions = []
+
+    def add(self, *transition):
+        self.transitions.append(transition)
+
+    def sample(self, batch_size):
+        batch = random.choices(self.transitions, k=batch_size)
+        return {how}
+
+
+"""
+MAKE_BUFFER = "ReplayBuffer(REPLAY_BUFFER_SIZE, env.observation_space, training.seed)"
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "list(zip(*batch))",
+        "tuple(zip(*batch))",
+        "[np.array(column) for column in zip(*batch)]",
+        "[list(column) for column in zip(*batch)]",
+    ],
+)
+def test_a_replay_buffer_with_nothing_but_add_and_sample_trains(how, command, tmp_path):
+    own = OWN_BUFFER.replace("{how}", how)
+    replacements = {"# Each of these": f"{own}# Each of these", MAKE_BUFFER: "OwnBuffer()"}
+    script = changed(tmp_path, replacements, "lesson.py")
+    status, output, errors = command("--name", "x", *SHORT, script=script)
+    assert (status, errors) == (0, "")
+    why = "the state of replay_buffer is not saved, for it has no get_state and set_state"
+    assert output.count(f"This run can't be resumed: {why}.\n") == 1
+    assert "step 400 episode_return_avg" in output
+    assert weights("x-log/x-400.h5")
+    status, _, errors = command("--resume", "x-log", "--max-steps", 500, script=script)
+    assert (status, errors) == (2, f"lesson.py: x-log can't be resumed: {why}\n")
+
+
+@pytest.mark.parametrize("state", ["{'lock': object()}", "{'a': np.array([object()])}", "1 / 0"])
+def test_a_part_that_cannot_give_its_state_ends_nothing(state, command, tmp_path):
+    own = f"    def get_state(self):\n        return {state}\n\n    set_state = print"
+    own = OWN_BUFFER.replace("{how}", "list(zip(*batch))").rstrip() + f"\n\n{own}\n\n\n"
+    replacements = {"# Each of these": f"{own}# Each of these", MAKE_BUFFER: "OwnBuffer()"}
+    script = changed(tmp_path, replacements, "lesson.py")
+    status, output, errors = command("--name", "x", *SHORT, script=script)
+    assert (status, errors) == (0, "")
+    assert output.count("can't be resumed: the state of replay_buffer is not saved") == 1
+
+
+def test_an_environment_may_be_wrapped(command, tmp_path):
+    wrapped = "gym.wrappers.TransformReward(make_env(args.env, args.view"
+    replacements = {
+        "import keras\n": "import gymnasium as gym\nimport keras\n",
+        "    env = make_env(args.env, args.view, args.images, args.gif, title=args.model)\n": (
+            f"    env = {wrapped}), lambda reward: reward / 2)\n"
+        ),
+    }
+    script = changed(tmp_path, replacements, "lesson.py")
+    status, output, errors = command("--name", "x", *SHORT, script=script)
+    assert (status, errors) == (0, "")
+    assert output.count("can't be resumed: the state of env is not saved") == 1
+
+
+def test_a_loop_that_ends_early_ends_well(command, tmp_path):
+    early = {"        if is_last_step:\n": "        if is_last_step or step == 300:\n"}
+    script = changed(tmp_path, early, "lesson.py")
+    status, output, errors = command("--name", "x", *SHORT, script=script)
+    assert (status, errors) == (0, "")
+    assert output.splitlines()[-1].startswith("Best: episode_return_avg -200.000 at step 200")
+
+
+def test_an_os_error_in_own_code_keeps_its_traceback(command, tmp_path):
+    own = {"    env = make_env(": "    open('nowhere.txt')\n    env = make_env("}
+    script = changed(tmp_path, own, "lesson.py")
+    with pytest.raises(FileNotFoundError):
+        command("--name", "x", *SHORT, script=script)
+
+
+def test_a_mistake_in_an_environment_of_ones_own_keeps_its_traceback(command, monkeypatch):
+    class Broken(gym.Env):
+        observation_space = gym.spaces.Box(-1, 1, (2,))
+        action_space = gym.spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            return self.strat, {}
+
+    spec = gym.envs.registration.EnvSpec("Broken-v0", Broken)
+    monkeypatch.setitem(gym.registry, "Broken-v0", spec)
+    with pytest.raises(AttributeError, match="strat"):
+        command("--name", "x", *SHORT, "--env", "Broken-v0")
