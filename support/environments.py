@@ -31,7 +31,7 @@ def make_env(env_id, view=False, images=False, gif=None, title=""):
         env = gym.make(env_id, render_mode="rgb_array") if is_drawn else gym.make(env_id)
         if in_window:
             env = Window(env, f"{env_id} - {title}")
-        check_env(gym.make(env_id))
+        check_env(gym.make(env_id, disable_env_checker=True))
     except (gym.error.Error, ImportError, WrongInput) as error:
         raise WrongInput(f"--env {env_id}: {error}") from error
     env = gym.wrappers.RecordEpisodeStatistics(env)

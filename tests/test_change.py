@@ -85,6 +85,7 @@ ADDED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ADDED)
 def test_a_new_constant_acts_and_is_recorded_and_resumed(name, command, tmp_path):
     script = changed(tmp_path, FOUR_CONSTANTS, "lesson.py")

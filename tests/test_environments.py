@@ -77,6 +77,7 @@ def test_an_environment_that_changes_the_array_it_returned_is_stored_as_it_was(c
     assert (found[0]["observations"] != found[0]["next_observations"]).any(axis=1).all()
 
 
+@pytest.mark.slow
 def test_an_environment_that_can_be_played_again_resumes_in_the_middle_of_an_episode(command):
     assert command("--env", "Walk-v0", *SHORT)[::2] == (0, "")
     assert len(read_checkpoint("x-log")["env"]["actions"]) > 0
@@ -87,6 +88,7 @@ def test_an_environment_that_can_be_played_again_resumes_in_the_middle_of_an_epi
     np.testing.assert_equal(x["rewards"], y["rewards"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env", ["OwnRandomness-v0", "Outlives-v0"])
 def test_an_environment_that_cannot_be_played_again_is_refused_on_resuming(env, command):
     assert command("--env", env, *SHORT)[::2] == (0, "")

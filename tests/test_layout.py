@@ -50,6 +50,7 @@ def test_the_top_level_is_the_lesson_alone():
     assert {file.stem for file in ROOT.glob("*.py")} == LESSON
 
 
+@pytest.mark.slow
 def test_importing_support_changes_nothing_in_the_process():
     command = [sys.executable, "-c", IMPORT_ALL]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

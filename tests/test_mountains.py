@@ -71,6 +71,7 @@ def test_every_policy_is_on_every_mountain(rolling, tmp_path):
     assert (results.loc[results["policy"] == "untrained-0.h5", "return"] == -200).any()
 
 
+@pytest.mark.slow
 def test_the_data_gives_the_same_tables_data_and_picture_again(rolling, tmp_path, capsys):
     names, printed = ["rolling-0.h5", "untrained-0.h5"], []
     for sources, to in ((names, "a"), (names, "b"), (["a.csv"], "c")):

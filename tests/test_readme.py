@@ -38,7 +38,7 @@ INSTEAD = [  # of commands that take long, don't end, or need other computers: p
     (r".*--address.*", "python -m experiments.grid --help"),
     (r"python run.py --name first", "true"),  # which `run_command` has done
     (INSTALL, "true"),
-    (r".*pytest.*", r"\g<0> --collect-only"),
+    (r".*pytest.*", r"\g<0> -n 0 --collect-only tests/test_layout.py"),
     (r".*experiments\.pictures", r"\g<0>"),
     (r"python -m experiments\.\w+", r"\g<0> --help"),
     (r".*experiments\.grid --resume.*", "true"),  # test_grid.py does

@@ -216,6 +216,7 @@ def files(folder):
     return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.rglob("*")}
 
 
+@pytest.mark.slow
 def test_wrong_use_ends_in_one_line_and_changes_nothing(command, stopped, tmp_path):
     before = files(tmp_path)
     for arguments, message in WRONG.items():
@@ -232,6 +233,7 @@ def test_settings_given_again_that_are_the_same_are_accepted(command, stopped):
     assert command(*arguments)[::2] == (0, "")
 
 
+@pytest.mark.slow
 def test_only_what_a_kill_left_behind_is_cleared_away(command, tmp_path):
     name = "x.partial"
     assert command("--name", name, "--seed", 3, *SETTINGS, "--max-steps", 300)[0] == 0

@@ -97,6 +97,7 @@ def test_a_run_prints_and_writes_what_the_readme_says(command, tmp_path):
     assert len(found) == 8
 
 
+@pytest.mark.slow
 def test_keras_opens_the_snapshots(command):
     command("--name", "x", "--seed", 1, *SHORT)
     env = gym.make("MountainCar-v0")
@@ -190,7 +191,8 @@ def test_best_holds_the_weights_of_the_best_evaluation(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_model_starts_a_new_training_from_its_weights(command, tmp_path):
     command("--name", "a", "--seed", 3, *SHORT)
-    two_steps = ["--train-start", 1, "--max-steps", 2, "--seed", 4, "--learning-rate", 1e-12]
+    two_steps = ["--train-start", 1, "--max-steps", 2, "--eval-steps", 1, "--seed", 4]
+    two_steps += ["--learning-rate", 1e-12]
     assert command("--name", "b", "--model", "a-log/a-1200.h5", *two_steps)[0] == 0
     env = gym.make("MountainCar-v0")
     a = run.load_or_create_model(env, "a-log/a-1200.h5").get_weights()
@@ -198,15 +200,17 @@ def test_a_model_starts_a_new_training_from_its_weights(command, tmp_path):
     assert all(np.allclose(x, y, atol=1e-9) for x, y in zip(a, b, strict=True))
 
 
+@pytest.mark.slow
 def test_runs_started_in_one_minute_get_directories_of_their_own(command, tmp_path, monkeypatch):
     monkeypatch.setattr("time.strftime", lambda form: "06-07-18-39")
     for _ in range(3):
-        assert command("--train-start", 1, "--max-steps", 2)[0] == 0
+        assert command("--train-start", 1, "--max-steps", 2, "--eval-steps", 1)[0] == 0
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"06-07-18-39-log", "06-07-18-39-2-log", "06-07-18-39-3-log"}
     assert (tmp_path / "06-07-18-39-2-log" / "06-07-18-39-2-2.h5").exists()
 
 
+@pytest.mark.slow
 def test_a_run_without_a_seed_can_be_repeated_with_the_one_it_printed(command):
     _, output, _ = command("--name", "a", *SHORT)
     seed = re.search(r"^Seed (\d+)$", output, re.MULTILINE)[1]
