@@ -4,6 +4,7 @@ Adam Stelmaszczyk (2018). `python run.py` trains; `python run.py --help` lists t
 from support.fast_tensorflow import compiled  # isort: skip (first: it keeps TensorFlow quiet)
 
 import contextlib
+import math
 import os
 
 import keras
@@ -216,7 +217,7 @@ def train(env, eval_env, model, training):
                 target_model.set_weights(model.get_weights())
             batch = replay_buffer.sample(BATCH_SIZE)
             loss = fit_batch(env, model, target_model, batch)
-            if not np.isfinite(loss):
+            if not math.isfinite(loss):
                 raise FloatingPointError(f"the loss is {loss} at step {step}")
 
         log.step(step, loss, info)  # at the end of an episode, info has its return

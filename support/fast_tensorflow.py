@@ -6,12 +6,12 @@ processor before its own log level is in force, so standard error is put aside m
 
 import contextlib
 import functools
+import operator
 import os
 import tempfile
 import types
 import warnings
 from collections import Counter
-from typing import NamedTuple
 
 import numpy as np
 
@@ -48,7 +48,6 @@ with quiet():
 keras.config.set_floatx("float32")  # whatever the user's own configuration of Keras says
 logging.set_verbosity(logging.ERROR)  # Keras warns at each .h5 file that the format is an old one
 
-ARRAYS = (np.ndarray, np.generic, tf.Tensor, tf.Variable)
 PLAIN = (bool, int, float, str)
 MOST_GRAPHS = 16  # of a function, that are kept
 MANY_GRAPHS = 10  # after which a function probably gets a new one at every call
@@ -59,14 +58,14 @@ EAGER = (
 
 
 class Array:
-    """Stands in a call's arguments where there is an array, which may be another in each call."""
+    """Marks the place of an array in the arguments of a call: (Array, shape, dtype)."""
 
 
-class Arrays(NamedTuple):
-    """Stands in a call's arguments where there are several arrays: a tuple, a list or a dict."""
+class Arrays:
+    """Marks the place of several arrays: (Arrays, keys, shapes and dtypes).
 
-    keys: tuple  # of the dict; where it isn't one, the numbers from 0
-    is_dict: bool
+    `keys` are those of a dict; None for a tuple or a list.
+    """
 
 
 def run_eagerly():
@@ -96,12 +95,15 @@ def compiled(function):
     and returns tensors.
     """
     module = function.__globals__
-    constants = [name for name in module if name.isupper() and isinstance(module[name], PLAIN)]
+    constants = operator.itemgetter(
+        "__name__",
+        *[name for name in module if name.isupper() and isinstance(module[name], PLAIN)],
+    )
     graphs = Counter()
 
     @functools.lru_cache(maxsize=MOST_GRAPHS)
-    def trace(specs, template, keywords, values):
-        objects = tuple([id(value) for value in template if not isinstance(value, PLAIN)])
+    def trace(template, keywords, values):
+        objects = tuple([id(value) for value in template if not isinstance(value, (*PLAIN, tuple))])
         graphs[objects] += 1
         if graphs[objects] == MANY_GRAPHS:
             warnings.warn(
@@ -110,26 +112,23 @@ def compiled(function):
                 "that changes as np.float32(number).",
                 stacklevel=3,
             )
-        symbols = [tf.TensorSpec(shape, dtype) for shape, dtype in specs]
         graph = tf.function(
             lambda *arrays: apply(function, template, keywords, arrays), autograph=False
-        ).get_concrete_function(*symbols)
-        return graph, graph.captured_inputs, [output.dtype for output in graph.outputs]
+        ).get_concrete_function(*symbols(template))
+        dtypes = [output.dtype for output in graph.outputs]
+        return graph, graph.captured_inputs, dtypes, tf.is_tensor(graph.structured_outputs)
 
     @functools.wraps(function)
     def call(*args, **kwargs):
         if tf.inside_function() or Eager.is_inside:
             return function(*args, **kwargs)
 
-        arrays = []
-        template = tuple([take_arrays(value, arrays) for value in (*args, *kwargs.values())])
         keywords = tuple(kwargs)
+        template, arrays = take_arrays((*args, *kwargs.values()) if kwargs else args)
         try:
             if tf.config.functions_run_eagerly():
                 return call_eagerly(function, template, keywords, arrays)
-            specs = tuple([(array.shape, array.dtype) for array in arrays])
-            values = tuple([module.get(name) for name in constants])
-            graph, variables, dtypes = trace(specs, template, keywords, values)
+            graph, variables, dtypes, is_single = trace(template, keywords, constants(module))
         except Exception as error:
             raise error.with_traceback(without_libraries(error.__traceback__)) from error.__cause__
         # Calling `graph` itself would check its arguments in Python and run in another thread,
@@ -137,12 +136,12 @@ def compiled(function):
         outputs = tf.raw_ops.StatefulPartitionedCall(
             args=[*arrays, *variables], Tout=dtypes, f=graph
         )
-        structure = graph.structured_outputs
-        if tf.is_tensor(structure):
+        if is_single:
             return outputs[0].numpy()
         numbers = iter(outputs if dtypes else ())
         return tf.nest.map_structure(
-            lambda output: next(numbers).numpy() if tf.is_tensor(output) else output, structure
+            lambda output: next(numbers).numpy() if tf.is_tensor(output) else output,
+            graph.structured_outputs,
         )
 
     return call
@@ -166,30 +165,71 @@ def call_eagerly(function, template, keywords, arrays):
     )
 
 
-def take_arrays(value, arrays):
-    """Appends the arrays in an argument to a list; returns the argument with stand-ins for them."""
-    if isinstance(value, ARRAYS):
-        arrays.append(np.asarray(value))
-        return Array
-    if isinstance(value, (tuple, list, dict)):
-        is_dict = isinstance(value, dict)
-        members = value.values() if is_dict else value
-        if any(isinstance(member, (*ARRAYS, tuple, list)) for member in members):
-            arrays.extend([np.asarray(member) for member in members])
-            return Arrays(tuple(value) if is_dict else tuple(range(len(value))), is_dict)
-    return tuple(value) if isinstance(value, list) else value
+def take_arrays(values):
+    """Parts the arguments of a call into what belongs to its graph and what is put into that.
+
+    Args:
+        values: tuple of arguments.
+
+    Returns:
+        (template, arrays): tuple of the arguments, with marks in the places of arrays; list of the
+        arrays, in their order.
+    """
+    template = []
+    arrays = []
+    for value in values:
+        if isinstance(value, (np.ndarray, np.generic, tf.Tensor)):
+            array = np.asarray(value)
+            arrays.append(array)
+            value = (Array, array.shape, array.dtype)
+        elif isinstance(value, (tuple, list, dict)):
+            value = take_members(value, arrays)
+        template.append(value)
+    return tuple(template), arrays
+
+
+def take_members(value, arrays):
+    """Appends the arrays in a tuple, list or dict to a list; returns what marks their place."""
+    keys = tuple(value) if isinstance(value, dict) else None
+    members = value.values() if keys is not None else value
+    if not any(isinstance(m, (np.ndarray, np.generic, tf.Tensor, tuple, list)) for m in members):
+        return value if isinstance(value, dict) else tuple(value)
+    kinds = []
+    for member in members:
+        array = np.asarray(member)
+        arrays.append(array)
+        kinds.append((array.shape, array.dtype))
+    return Arrays, keys, tuple(kinds)
+
+
+def symbols(template):
+    """`tf.TensorSpec`s for the arrays of a template, a list."""
+    kinds = []
+    for value in template:
+        if is_mark(value, Array):
+            kinds.append(value[1:])
+        elif is_mark(value, Arrays):
+            kinds.extend(value[2])
+    return [tf.TensorSpec(shape, dtype) for shape, dtype in kinds]
+
+
+def is_mark(value, mark):
+    """Whether a value in a template marks the place of an array, or of several."""
+    return isinstance(value, tuple) and len(value) > 0 and value[0] is mark
 
 
 def apply(function, template, keywords, arrays):
-    """Calls a function with arguments in which arrays are in the place of their stand-ins."""
+    """Calls a function with arguments in which arrays are in the places marked for them."""
     arrays = iter(arrays)
     values = []
     for value in template:
-        if value is Array:
+        if is_mark(value, Array):
             value = next(arrays)
-        elif isinstance(value, Arrays):
-            members = {key: next(arrays) for key in value.keys}
-            value = members if value.is_dict else tuple(members.values())
+        elif is_mark(value, Arrays):
+            _, keys, kinds = value
+            value = tuple([next(arrays) for _ in kinds])
+            if keys is not None:
+                value = dict(zip(keys, value, strict=True))
         values.append(value)
     positional = len(values) - len(keywords)
     return function(*values[:positional], **dict(zip(keywords, values[positional:], strict=True)))
