@@ -64,7 +64,7 @@ def train_one(config, begun):
     errors = io.StringIO()
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
-            args = parse_args(vars(run), start + options(training))
+            args = parse_args(vars(run), start + as_options(training))
             args.on_checkpoint = send
             run.main(args)
     except SystemExit:
@@ -77,7 +77,7 @@ def train_one(config, begun):
     shutil.rmtree(logdir, ignore_errors=True)
 
 
-def options(training):
+def as_options(training):
     """A training's environment and hyperparameters as options of run.py: list of strings."""
     words = [f"--env={training['env']}"]
     for name, value in training["hyperparameters"].items():

@@ -119,7 +119,7 @@ def compiled(function):
         return graph, graph.captured_inputs, dtypes, tf.is_tensor(graph.structured_outputs)
 
     @functools.wraps(function)
-    def call(*args, **kwargs):
+    def run_compiled(*args, **kwargs):
         if tf.inside_function() or Eager.is_inside:
             return function(*args, **kwargs)
 
@@ -144,7 +144,7 @@ def compiled(function):
             graph.structured_outputs,
         )
 
-    return call
+    return run_compiled
 
 
 class Eager:

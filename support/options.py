@@ -79,7 +79,7 @@ def parse_args(constants, argv=None):
         settings = read_settings(constants)
         add_settings(parser, settings)
         args = parser.parse_args(argv)
-        complete(args, settings)
+        prepare(args, settings)
     except WrongInput as error:
         parser.error(error)
     for setting in settings:
@@ -88,13 +88,13 @@ def parse_args(constants, argv=None):
     return args
 
 
-def complete(args, settings):
+def prepare(args, settings):
     """Gives `args` what `parse_args` promises; raises `WrongInput` where that can't be."""
     args.play = args.view or args.eval or args.images or args.gif is not None
     args.lock = args.state = args.on_checkpoint = None
     recorded = {} if args.resume is None else open_run(args)
     try:
-        args.settings = choose(args, settings, recorded)
+        args.settings = settle(args, settings, recorded)
         check_args(args)
     except WrongInput:
         if args.lock:
@@ -144,7 +144,7 @@ def check_run(args):
         print_error(f"{warning}it would have", status=0)
 
 
-def choose(args, settings, recorded):
+def settle(args, settings, recorded):
     """Settles each setting: as given, else as recorded, else as in the source.
 
     Args:

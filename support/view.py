@@ -6,22 +6,28 @@ import os
 import signal
 import sys
 
-os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-if sys.platform == "linux":  # SDL is to try only what is there: Wayland's library complains
-    drivers = {"DISPLAY": "x11", "WAYLAND_DISPLAY": "wayland"}
-    named = [driver for variable, driver in drivers.items() if os.environ.get(variable)]
-    os.environ.setdefault("SDL_VIDEODRIVER", ",".join([*named, "offscreen"]))
-
 import gymnasium as gym
-import pygame
 from PIL import Image
 from tqdm import tqdm
 
 from support.files import write_file
 
 
+def load_pygame():
+    """Imports pygame, which would print a greeting and try screens that aren't there."""
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    if sys.platform == "linux":  # where Wayland's library complains if there is no such screen
+        drivers = {"DISPLAY": "x11", "WAYLAND_DISPLAY": "wayland"}
+        named = [driver for variable, driver in drivers.items() if os.environ.get(variable)]
+        os.environ.setdefault("SDL_VIDEODRIVER", ",".join([*named, "offscreen"]))
+    import pygame
+
+    return pygame
+
+
 def has_display():
     """Whether a window can be opened; if not, prints a line that says so."""
+    pygame = load_pygame()
     try:
         pygame.display.init()
         driver = pygame.display.get_driver()
@@ -58,12 +64,16 @@ class Window(gym.wrappers.HumanRendering):
 
     def __init__(self, env, title):
         super().__init__(env)
-        pygame.display.set_caption(title)
-        signal.signal(signal.SIGINT, lambda *_: pygame.event.post(pygame.Event(pygame.QUIT)))
+        self.pygame = load_pygame()
+        self.pygame.display.set_caption(title)
+        signal.signal(signal.SIGINT, self._close_window)
+
+    def _close_window(self, number, frame):
+        self.pygame.event.post(self.pygame.Event(self.pygame.QUIT))
 
     def step(self, action):
         result = super().step(action)
-        if pygame.event.peek(pygame.QUIT):
+        if self.pygame.event.peek(self.pygame.QUIT):
             raise KeyboardInterrupt
         return result
 

@@ -14,13 +14,14 @@ import gc, os, signal, sys
 def look():
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     stdout = sys.stdout.line_buffering, sys.stdout.errors
-    return sys.excepthook, stdout, handlers, os.getcwd(), sys.argv, sys.warnoptions
-before = look()
+    return sys.excepthook, stdout, handlers, os.getcwd(), sys.argv, dict(os.environ)
 import support.fast_tensorflow
+before = look()
 import support.checkpoints, support.command_line, support.environments, support.events
 import support.files, support.options, support.settings, support.snapshots, support.training
 import support.view
 assert look() == before
+assert sys.excepthook is sys.__excepthook__
 """
 
 
