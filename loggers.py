@@ -1,4 +1,4 @@
-"""What a training tells its user: scalars for TensorBoard, log lines and a progress bar."""
+"""Reports training progress: scalars for TensorBoard, log lines and a progress bar."""
 
 import contextlib
 import time
@@ -53,7 +53,7 @@ class TensorBoardLogger:
         self.file.write(summary=hparams.hparams_pb(hyperparameters, trial_id=name))
 
     def log_restart(self, step):
-        """Tells TensorBoard that what the file has from `step` on is superseded."""
+        """Tells TensorBoard to ignore what the file has from `step` on: it comes again."""
         self.file.write(session_log=SessionLog(status=SessionLog.START), step=step)
 
     def close(self):
@@ -177,16 +177,16 @@ class TrainingLog:
         self.logger.log(step, **results)
 
     def get_state(self):
-        """What a resumed training goes on counting from: a dict of ints.
+        """Returns the counts from which a resumed training continues: a dict of ints.
 
-        The curves are on the disk when it returns, because a checkpoint stands on them.
+        Before it returns, the curves are written to the disk: a checkpoint must not be newer.
         """
         if self.logger:
             self.logger.file.sync()
         return {"episode": self.episode, "last_logged_step": self.last_logged_step}
 
     def set_state(self, state):
-        """Takes what `get_state` has given."""
+        """Restores what `get_state` returned."""
         self.episode = int(state["episode"])
         self.last_logged_step = int(state["last_logged_step"])
 

@@ -77,7 +77,7 @@ class ReplayBuffer:
         )
 
     def get_state(self):
-        """What a resumed run needs: the transitions, and where the random generator stands."""
+        """Returns what a resumed run needs: the transitions, and the random generator's state."""
         filled = slice(len(self))
         return {
             "added": self.added,
@@ -90,7 +90,7 @@ class ReplayBuffer:
         }
 
     def set_state(self, state):
-        """Takes what `get_state` of a buffer of the same size has given.
+        """Restores what `get_state` of a buffer of the same size returned.
 
         Raises:
             ValueError: the state is of another buffer.

@@ -1,4 +1,4 @@
-"""What experiments/grid.py shows while Ray Tune trains: how far it is."""
+"""Shows the progress of a grid while Ray Tune trains."""
 
 import signal
 import sys
@@ -10,10 +10,9 @@ from experiments.worker import packed_in, unpack
 
 
 class Display(tune.Callback):
-    """Shows how a grid gets on, and brings the directories of its runs up to date.
+    """Shows the progress of a grid, and brings the directories of its runs up to date.
 
-    It is one line that changes; where there is no terminal, a line for each training that has
-    ended.
+    On a terminal, that is one line that changes; elsewhere, a line for each training that ends.
 
     Args:
         folder: directory of the grid.
@@ -48,7 +47,7 @@ class Display(tune.Callback):
         self.bar.update(sum(self.done.values()) - self.bar.n)
 
     def text(self, trials):
-        """How many trainings are done, running, failed and retried, in words."""
+        """Says how many trainings are done, running, failed and retried."""
         over = {name for name, steps in self.done.items() if steps == self.max_steps[name]}
         running = {t.config["training"]["name"] for t in trials if t.status == "RUNNING"} - over
         gave_up = sum(bool((trial.last_result or {}).get("failed")) for trial in trials)

@@ -66,7 +66,7 @@ def parse_args(argv=None):
 
     Returns:
         `argparse.Namespace`, in which `folder` is the grid's directory, and `trainings` are those
-        with which it was begun.
+        with which it was started.
     """
     parser = OneLineParser(
         prog="grid",
@@ -74,14 +74,14 @@ def parse_args(argv=None):
     )
     add = parser.add_argument
     add("--name", help="name of the grid, for its directory NAME-grid")
-    add("--resume", metavar="NAME", help="go on with a grid that was stopped or killed")
+    add("--resume", metavar="NAME", help="continue a grid that was stopped or killed")
     add("--seeds", type=number(1, 10**6), help="trainings per setting (default: 10)")
     add("--first-seed", type=number(0, 2**31), help="lowest seed (default: 0)")
     add("--env", metavar="ID", help=f"environment (default: {ENV})")
     add("--cores", type=number(1, 10**6), metavar="N", help="cores to use (default: all)")
     add("--address", help="use the Ray cluster at this address, instead of this machine alone")
-    add("--storage", help="path or URL that all its nodes can write to, for checkpoints")
-    add("--format", choices=["png", "svg"], help="of the plot (default: png)")
+    add("--storage", help="path or URL for checkpoints that all nodes can write to")
+    add("--format", choices=["png", "svg"], help="file format of the plot (default: png)")
     try:
         settings = read_settings(vars(run))
         add_settings(parser, settings, several=True)
@@ -112,7 +112,7 @@ def parse_args(argv=None):
 
 
 def check_cluster(args):
-    """Raises `WrongInput` where nothing answers at the cluster's address, or nothing can store."""
+    """Raises `WrongInput` if no cluster answers at the address, or the storage can't be used."""
     if args.address is not None:
         if args.storage is None:
             raise WrongInput("--address needs --storage, a path or URL that all nodes can write to")
@@ -133,7 +133,7 @@ def check_cluster(args):
 
 
 def resumed_trainings(args, settings):
-    """The trainings of the grid to resume.
+    """Reads the trainings of the grid that is to be resumed.
 
     Args:
         args: what was parsed.
@@ -146,10 +146,12 @@ def resumed_trainings(args, settings):
         allowed = ("resume", "env", "cores", "address", "storage", "format", "folder")
         if value is not None and name not in allowed:
             option = name.lower().replace("_", "-")
-            raise WrongInput(f"--resume goes on with a grid as it was begun; leave out --{option}")
+            raise WrongInput(
+                f"--resume continues a grid with its own settings; leave out --{option}"
+            )
     filename = args.folder / "grid.json"
     if not filename.is_file():
-        raise WrongInput(f"--resume {args.resume}: there is no grid to go on with: no {filename}")
+        raise WrongInput(f"--resume {args.resume}: there is no grid to resume, no {filename}")
     trainings = read_trainings(filename, settings)
     env_id = trainings[0]["env"]
     if args.env not in (None, env_id):
@@ -163,13 +165,13 @@ def resumed_trainings(args, settings):
 
 
 def train_all(args):
-    """Trains what has not come to its end yet, on from the checkpoints that are here.
+    """Runs all trainings that are not finished, each from its last checkpoint.
 
     Args:
         args: what `parse_args` returns.
 
     Returns:
-        dict of the names of the trainings that failed to the reasons, strings.
+        Dict from the names of the trainings that failed to the reasons, strings.
 
     Raises:
         OSError: a file can't be written.
@@ -206,12 +208,12 @@ def train_all(args):
 
 
 def tune_all(args, left, done):
-    """The part of `train_all` that Ray Tune does.
+    """Lets Ray Tune run the trainings; see `train_all`.
 
     Args:
         args: what `parse_args` returns.
-        left: list of the trainings that have not come to their end.
-        done: dict of the names of all trainings to the steps that each has done, ints.
+        left: list of the trainings that are not finished.
+        done: dict from the names of all trainings to the steps that each has done, ints.
     """
     begun = {}
     for name in (training["name"] for training in left):
@@ -264,8 +266,8 @@ def collect(args, failed):
         failed: what `train_all` returns.
 
     Returns:
-        pandas.DataFrame for `report.summarize`; None while a training has neither come to its end
-        nor failed.
+        pandas.DataFrame for `report.summarize`; None while a training has neither finished nor
+        failed.
 
     Raises:
         WrongInput: a checkpoint can't be read.
@@ -287,7 +289,7 @@ def collect(args, failed):
 
 
 def mismatch(training, state):
-    """Why what `read_progress` gives isn't the end of a training, a string; None if it is."""
+    """Why the result of `read_progress` isn't that of the finished training: a string, or None."""
     hyperparameters = training["hyperparameters"]
     every, max_steps = hyperparameters["eval_every"], hyperparameters["max_steps"]
     expected = sorted({*range(every, max_steps + 1, every), max_steps})
@@ -297,11 +299,13 @@ def mismatch(training, state):
         return f"{training['name']}-log has {found}, not every {every} and at {max_steps}"
     settings = {"env": training["env"], "seed": training["seed"], **hyperparameters}
     other = [name for name in settings if state["settings"].get(name) != settings[name]]
-    return f"{training['name']}-log was trained with another {', '.join(other)}" if other else None
+    return (
+        f"{training['name']}-log was trained with a different {', '.join(other)}" if other else None
+    )
 
 
 def write_results(args, frame):
-    """Writes and prints what a grid has come to; `frame` is what `collect` returns."""
+    """Writes and prints the results of a grid; `frame` is what `collect` returns."""
     frame.to_csv(args.folder / "results.csv", index=False)
     summary = report.summarize(frame)
     summary.to_csv(args.folder / "summary.csv", index=False)
@@ -333,7 +337,7 @@ def main(argv=None):
     env = args.trainings[0]["env"]
     where += f" --env {env}" if ":" in env else ""
     name = shlex.quote(args.name or args.resume)
-    print(f"Stopped. To go on: python -m experiments.grid --resume {name}{where}")
+    print(f"Stopped. To continue: python -m experiments.grid --resume {name}{where}")
     sys.exit(130)
 
 

@@ -1,4 +1,4 @@
-"""What a grid consists of: its trainings, as listed when it begins, and as read from grid.json."""
+"""The trainings of a grid: listed when it starts, and read from grid.json when it is resumed."""
 
 import itertools
 import json
@@ -10,7 +10,7 @@ from support.settings import parse_recorded
 
 
 def list_trainings(grid, options, seeds, env_id):
-    """All trainings of a grid in the order in which they begin: the settings take turns.
+    """Lists all trainings of a grid in the order in which they start: the settings take turns.
 
     Args:
         grid: name of the grid, and of its setting if there is but one.
@@ -40,7 +40,7 @@ def list_trainings(grid, options, seeds, env_id):
 
 
 def read_trainings(filename, settings):
-    """Reads what `list_trainings` gave; the file may come from a stranger.
+    """Reads what `list_trainings` returned from a file, which may come from a stranger.
 
     Args:
         filename: path of a grid.json.
@@ -58,14 +58,14 @@ def read_trainings(filename, settings):
                 raise ValueError(f"two trainings have the same {' and '.join(keys)}")
         env_ids = {training["env"] for training in trainings}
         if len(env_ids) != 1:
-            raise ValueError(f"its trainings are in {len(env_ids)} environments, not in 1")
+            raise ValueError(f"its trainings are in {len(env_ids)} environments instead of 1")
     except Exception as error:  # whatever a file with something else leads to
         raise WrongInput(f"{filename} is not a grid of this program: {error!r}") from error
     return trainings
 
 
 def check_training(settings, setting, name, env, seed, hyperparameters):
-    """Raises an error where it isn't a training of `list_trainings`."""
+    """Raises an error if the arguments are not those of a training of `list_trainings`."""
     check_name("its setting", setting)
     check_name("its run", name)
     if type(env) is not str or SEED(str(seed)) != seed:

@@ -1,4 +1,4 @@
-"""One training of experiments/grid.py in a worker of Ray Tune, and its run directory on the way."""
+"""Runs one training of a grid in a worker of Ray Tune, and sends its run directory back."""
 
 import support.fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps TensorFlow quiet)
 
@@ -23,7 +23,7 @@ PACKED = "run.tar"  # in a checkpoint of Ray: the directory of the run
 
 
 def train_one(config, begun):
-    """One training, from its beginning or its last checkpoint; Ray Tune calls it in a worker.
+    """Runs one training, from its start or its last checkpoint; Ray Tune calls it in a worker.
 
     The run's directory is in the worker's own. What Ray keeps as checkpoint is that, packed. With
     it come the `step` and, for a training that can't go on, why it has `failed`.
@@ -90,7 +90,7 @@ def as_options(training):
 
 
 def read_progress(folder, training):
-    """What the checkpoint of a training says of it.
+    """Reads from its checkpoint how far a training is.
 
     Args:
         folder: directory of the grid.
@@ -108,11 +108,11 @@ def read_progress(folder, training):
     try:
         return read_checkpoint(logdir)["run"]
     except WrongInput as error:
-        raise WrongInput(f"{error}; delete {logdir} to train it anew") from error
+        raise WrongInput(f"{error}; delete {logdir} to train it from the start") from error
 
 
 def pack(logdir):
-    """Directory of a run, if there is one, as a tar archive (which TensorBoard ignores): bytes."""
+    """Packs the directory of a run, if there is one, into a tar archive; returns its bytes."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         if os.path.isdir(logdir):
@@ -121,13 +121,13 @@ def pack(logdir):
 
 
 def packed_in(checkpoint):
-    """What `train_one` has put into a checkpoint of Ray: bytes of `pack`."""
+    """Takes out of a checkpoint of Ray what `train_one` has put in: the bytes of `pack`."""
     with checkpoint.as_directory() as folder:
         return Path(folder, PACKED).read_bytes()
 
 
 def unpack(packed, folder):
-    """Writes the directory of a run so that, whatever happens, its checkpoint is whole.
+    """Unpacks the directory of a run; if that is interrupted, its checkpoint is still whole.
 
     Args:
         packed: what `pack` returned, bytes.

@@ -91,7 +91,7 @@ class Replayable(gym.Wrapper):
         return self.unwrapped.np_random.bit_generator
 
     def get_state(self):
-        """The episode since its reset without a seed, and where it is: arrays and JSON values."""
+        """Returns how the present episode began and what was done since: arrays and JSON values."""
         return {
             "random_at_reset": self.random_at_reset,
             "actions": np.array(self.actions, np.int64),
@@ -101,7 +101,7 @@ class Replayable(gym.Wrapper):
         }
 
     def set_state(self, state):
-        """Plays an episode again; raises ValueError where it doesn't get where it was."""
+        """Plays an episode again; raises ValueError if it takes another course."""
         self._random().state = state["random_at_reset"]
         self.reset()
         for action in state["actions"]:

@@ -70,7 +70,7 @@ def parse_args(constants, argv=None):
         help="save the model's first episode as an animated GIF",
     )
     add("--name", help="name of the run, for its directory NAME-log (default: the local time)")
-    add("--resume", metavar="NAME-log", help="go on with the run in this directory")
+    add("--resume", metavar="NAME-log", help="continue the run in this directory")
     add("--seed", type=SEED, help="repeats a run (default: a fresh one, which is printed)")
     add("--env", metavar="ID", help=f"Gymnasium environment (default: {ENV})")
     add("--eager", action="store_true", help="run everything line by line, to look inside; slow")
@@ -109,7 +109,9 @@ def open_run(args):
     """
     for option in ("model", "name", "seed", "test", "view", "eval", "images", "gif"):
         if getattr(args, option) not in (None, False):
-            raise WrongInput(f"--resume goes on with a run as it was started; leave out --{option}")
+            raise WrongInput(
+                f"--resume continues a run with its own settings; leave out --{option}"
+            )
     if os.path.isfile(os.path.join(f"{args.resume}-log", CHECKPOINT)):
         args.resume = f"{args.resume}-log"
     find_run(args.resume)
@@ -189,7 +191,8 @@ def check_given(args, option, given, recorded):
     """Raises `WrongInput` where an option contradicts what the run to resume has recorded."""
     if given not in (None, recorded):
         raise WrongInput(
-            f"{option} {given} contradicts {args.resume}, which runs with {recorded}; leave it out"
+            f"{option} {given} contradicts {args.resume}, which was started with {recorded}; "
+            "leave it out"
         )
 
 
@@ -207,7 +210,7 @@ def check_args(args):
     if args.state and max_steps <= args.state["run"]["step"]:
         raise WrongInput(
             f"{args.resume} has done {args.state['run']['step']} steps, and --max-steps is "
-            f"{max_steps}; with more, it goes on"
+            f"{max_steps}; raise it to continue"
         )
     if args.model == "":
         raise WrongInput("--model needs the name of a file")

@@ -1,4 +1,4 @@
-"""A training as a whole: its directory, where it stands, and how it is stopped and resumed."""
+"""A training as a whole: its directory, its state, and how it is stopped and resumed."""
 
 import contextlib
 import itertools
@@ -24,7 +24,7 @@ from support.options import ENV
 
 
 class Evaluation(NamedTuple):
-    """What an evaluation found; `seconds` is the training time up to it."""
+    """The result of an evaluation; `seconds` is the training time up to it."""
 
     step: int
     episode_return_avg: float
@@ -39,11 +39,11 @@ class Variables:
         self.variables = variables
 
     def get_state(self):
-        """Their values: a dict of arrays."""
+        """Returns their values: a dict of arrays."""
         return {str(i): np.asarray(variable) for i, variable in enumerate(self.variables)}
 
     def set_state(self, state):
-        """Takes what `get_state` has given; raises ValueError where it is something else."""
+        """Restores what `get_state` returned; raises ValueError if it doesn't fit."""
         shapes = [value.shape for value in state.values()]
         own_shapes = [variable.shape for variable in self.variables]
         if shapes != own_shapes:
@@ -58,7 +58,7 @@ class Training:
     """A training, from its first step or its checkpoint up to its end or Ctrl-C.
 
     In a `with` statement, Ctrl-C and SIGTERM end it after the next step (a second one, the program
-    at once), and it says how to go on or how to watch what it has learned.
+    at once), and it says how to continue or how to watch what it has learned.
 
     Args:
         args: what `parse_args` returns.
@@ -104,7 +104,7 @@ class Training:
         return self._stop_signal is not None
 
     def start(self, **parts):
-        """Makes the directory of a new training, or brings everything to where its checkpoint was.
+        """Makes the directory of a new training, or restores every part from its checkpoint.
 
         Args:
             parts: by name, all that changes during a training. Each is a Keras model or optimizer,
@@ -130,7 +130,7 @@ class Training:
         parts["log"].begin(self)
 
     def add_evaluation(self, step, episode_return_avg, avg_max_q_value):
-        """Keeps and logs what an evaluation found.
+        """Stores and logs the result of an evaluation.
 
         Args:
             step: training step.
@@ -153,7 +153,7 @@ class Training:
         return max(known, key=lambda found: found.episode_return_avg, default=None)
 
     def end_step(self, step, info, is_last_step):
-        """Takes note that a step is over; writes a checkpoint when it is time to.
+        """Takes note that a step is over; writes a checkpoint when one is due.
 
         That is at the last step and, every so many steps, at the end of an episode.
 
@@ -171,7 +171,7 @@ class Training:
             self._save()
 
     def get_state(self):
-        """What a resumed training goes on with: a dict of arrays and JSON values."""
+        """Returns what a resumed training needs: a dict of arrays and JSON values."""
         return {
             "settings": self.settings,
             "name": self.name,
@@ -183,7 +183,7 @@ class Training:
         }
 
     def set_state(self, state):
-        """Takes what `get_state` has given; raises ValueError where it doesn't fit."""
+        """Restores what `get_state` returned; raises ValueError if it doesn't fit."""
         self.name = state["name"]
         self._step = self._saved_step = state["step"]
         self._started = time.perf_counter() - state["seconds"]
@@ -220,7 +220,7 @@ class Training:
             self._on_checkpoint(self._step)
 
     def _give_up(self, name, reason):
-        """Says once of a part that can't give its state what follows from that."""
+        """Remembers a part whose state can't be saved; says once what follows from that."""
         if name not in self._missing:
             self._missing[name] = f"the state of {name} is not saved, for {reason}"
             tqdm.write(f"This run can't be resumed: {self._missing[name]}.")
@@ -238,7 +238,7 @@ class Training:
                 self._save()
                 os.rename(hidden, logdir)
             except OSError as error:
-                if os.path.lexists(logdir):  # another program was sooner
+                if os.path.lexists(logdir):  # another program was faster
                     continue
                 raise WrongInput(f"{logdir} can't be made: {error.strerror or error}") from error
             finally:
@@ -315,7 +315,7 @@ class Training:
         if self._missing:
             print("Stopped.")
         else:
-            print(f"Stopped. To go on: python run.py --resume {shlex.quote(self.logdir)}")
+            print(f"Stopped. To continue: python run.py --resume {shlex.quote(self.logdir)}")
 
     def _say_what_was_learned(self):
         """The last line: the best policy, whether it solves the problem, and how to watch it."""

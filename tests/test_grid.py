@@ -223,7 +223,7 @@ def test_a_grid_ends_as_if_nothing_had_been(whole, cluster, tmp_path, monkeypatc
     status, output, errors = finish(process)
     assert (status, errors) == (130, "")
     assert "\n1 at a time\n" in output
-    assert output.endswith("To go on: python -m experiments.grid --resume whole\n")
+    assert output.endswith("To continue: python -m experiments.grid --resume whole\n")
     assert not (folder / "results.csv").exists()
 
     stopped = steps(folder)
@@ -299,7 +299,7 @@ def with_another_seed(state):
     "change, problem",
     [
         (with_eval_every_2000, "has evaluations at 2000, 4000 steps, not every 1000 and at 4000"),
-        (with_another_seed, "was trained with another seed"),
+        (with_another_seed, "was trained with a different seed"),
     ],
 )
 def test_a_run_that_is_not_what_the_grid_says_is_named_and_failed(change, problem, copy, capsys):
@@ -389,7 +389,7 @@ def test_a_module_started_as_a_script_says_how_to_start_it(module):
             "--storage 'b' is not a directory that can be written to",
         ),
         (["--name", "taken"], "taken-grid exists"),
-        (["--resume", "x"], "there is no grid to go on with"),
+        (["--resume", "x"], "there is no grid to resume"),
         (["--resume", "a/b"], "not a valid file name"),
         (["--resume", "x", "--train-epsilon", "0.1"], "leave out --train-epsilon"),
         (["--resume", "x", "--seeds", "10"], "leave out --seeds"),
