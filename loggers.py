@@ -62,7 +62,7 @@ class TensorBoardLogger:
 
 
 class TrainingLog:
-    """Reports training progress: a line for an episode now and then, and for each evaluation.
+    """Reports training progress: lines for episodes and evaluations.
 
     Args:
         log_every: at least this many steps lie between two lines for episodes.
@@ -154,15 +154,17 @@ class TrainingLog:
         )
 
     @contextlib.contextmanager
-    def pause(self):
-        """Leaves an evaluation's time out of its episode's, and the bar's line to its own bar."""
+    def paused(self):
+        """Hides the progress bar during an evaluation, and doesn't count that as episode time."""
         start = time.perf_counter()
         self.bar.clear()
         was_hidden = self.bar.disable
         self.bar.disable = True
-        yield
-        self.bar.disable = was_hidden
-        self.evaluation_seconds += time.perf_counter() - start
+        try:
+            yield
+        finally:
+            self.bar.disable = was_hidden
+            self.evaluation_seconds += time.perf_counter() - start
 
     def evaluation(self, step, episode_return_avg, avg_max_q_value):
         """Prints and logs the results of an evaluation at training step `step`, two floats."""
@@ -181,7 +183,7 @@ class TrainingLog:
 
         Before it returns, the curves are written to the disk: a checkpoint must not be newer.
         """
-        if self.logger:
+        if self.logger is not None:
             self.logger.file.sync()
         return {"episode": self.episode, "last_logged_step": self.last_logged_step}
 
@@ -192,6 +194,7 @@ class TrainingLog:
 
     def close(self):
         """Ends the progress bar and the event file."""
-        if self.logger:
+        if self.bar is not None:
             self.bar.close()
+        if self.logger is not None:
             self.logger.close()

@@ -100,5 +100,8 @@ class ReplayBuffer:
         for name in ("observations", "actions", "rewards", "next_observations", "dones"):
             own, other = getattr(self, name)[: len(self)], state[name]
             if (own.shape, own.dtype) != (other.shape, other.dtype):
-                raise ValueError(f"{other.shape} {name} of {other.dtype} don't fit {own.shape}")
+                raise ValueError(
+                    f"{name} of the shape {other.shape} and the dtype {other.dtype} don't fit "
+                    f"those of the shape {own.shape} and the dtype {own.dtype}"
+                )
             own[:] = other

@@ -19,8 +19,8 @@ from support.options import from_command_line
 from support.snapshots import load_weights, write_snapshot
 from support.training import Training
 
-# Each of these is an option, too, which sets it before anything else runs:
-# python run.py --train-epsilon 0.05
+# Each of these is an option, too: with `python run.py --train-epsilon 0.05`, that value is in the
+# place of the one here before anything else runs.
 TRAIN_EPSILON = 0.01  # probability of a random action in training
 LEARNING_RATE = 0.001  # step size of the Adam optimizer
 BATCH_SIZE = 64  # transitions per update
@@ -35,7 +35,7 @@ CHECKPOINT_EVERY = 10000  # steps between checkpoints, from which --resume goes 
 EVAL_EVERY = 20000  # steps between evaluations
 EVAL_STEPS = 10000  # steps of one evaluation
 EVAL_EPSILON = 0  # probability of a random action in evaluation: fully greedy
-Q_VALIDATION_SIZE = 10000  # observations whose highest Q-values avg_max_q_value averages
+Q_VALIDATION_SIZE = 10000  # observations over which avg_max_q_value is averaged
 
 
 def one_hot_encode(n, action):
@@ -88,9 +88,9 @@ def fit_batch(env, model, target_model, batch):
 
     The Q-value of the action taken moves towards reward + gamma * max Q of the next observation,
     which `target_model`, a copy of older weights, estimates (Mnih et al. 2015, algorithm 1); an
-    episode that is done has nothing more to come. Targets are masked like Q-values, so that the
-    other actions' errors are 0 - 0. It does what `model.fit` would do with targets of
-    `model.predict`; it is spelled out because those take 40 ms each to get going.
+    episode that is done is taken to have nothing more to come. Targets are masked like Q-values, so
+    that the other actions' errors are 0 - 0. It does what `model.fit` would do with targets of
+    `model.predict`; it is spelled out because each of those has an overhead of 40 ms.
 
     Args:
         env: environment that gives the number of actions.
@@ -143,13 +143,13 @@ def evaluate(env, model, seed=None):
     """Plays EVAL_STEPS steps without learning; with the same seed, the same way.
 
     Args:
-        env: environment of its own, so that a training's stays as it is.
+        env: an environment of its own, so that the one of a training isn't disturbed.
         model: Q-network.
         seed: seed of the environment and of the random actions.
 
     Returns:
-        Mean return of the episodes completed, a float; nan if there is none. Ctrl-C, or closing
-        the window, ends it early.
+        Mean return of the episodes completed, a float; nan if there is none. Outside of a
+        training, Ctrl-C or closing the window ends it early.
     """
     tqdm.write("Evaluation")
     returns = []
@@ -192,6 +192,7 @@ def train(env, eval_env, model, training):
     loss = None
     observation, _ = env.reset()
 
+    # All that changes, and so belongs into a checkpoint, from which --resume restores it.
     training.start(
         env=env,
         model=model,
@@ -204,7 +205,7 @@ def train(env, eval_env, model, training):
         observation = env.observation
 
     for step in range(training.first_step, MAX_STEPS + 1):
-        is_last_step = step == MAX_STEPS or training.is_interrupted
+        is_last_step = step == MAX_STEPS or training.is_interrupted  # by Ctrl-C
 
         action = epsilon_greedy_action(env, model, observation, TRAIN_EPSILON)
         next_observation, reward, terminated, truncated, info = env.step(action)
@@ -220,27 +221,26 @@ def train(env, eval_env, model, training):
             if not math.isfinite(loss):
                 raise FloatingPointError(f"the loss is {loss} at step {step}")
 
-        log.step(step, loss, info)  # at the end of an episode, info has its return
+        log.step(step, loss, info)  # which has the return, at the end of an episode
         if done:
             observation, _ = env.reset()
 
-        is_evaluated = step % EVAL_EVERY == 0 or step == MAX_STEPS
-        if training.validation_observations is None:  # the same ones for all evaluations
-            if step == Q_VALIDATION_SIZE or is_evaluated:
-                observations, *_ = replay_buffer.sample(Q_VALIDATION_SIZE)
-                training.validation_observations = np.asarray(observations)
-        if is_evaluated:
-            with log.pause():
+        evaluation_is_due = step % EVAL_EVERY == 0 or step == MAX_STEPS
+        drawing_is_due = step == Q_VALIDATION_SIZE or evaluation_is_due
+        if drawing_is_due and training.validation_observations is None:  # once for all evaluations
+            training.validation_observations = replay_buffer.sample(Q_VALIDATION_SIZE)[0]
+        if evaluation_is_due:
+            with log.paused():
                 episode_return_avg = evaluate(eval_env, model, training.seed)
                 q_values = predict(env, model, training.validation_observations)
-            avg_max_q_value = np.max(q_values, axis=1).mean()
+            avg_max_q_value = np.mean(np.max(q_values, axis=1))
             is_best = training.add_evaluation(step, episode_return_avg, avg_max_q_value)
             if is_best:
                 save_model(model, "best", training.logdir, training.name)
 
         if step % SNAPSHOT_EVERY == 0 or is_last_step:
             save_model(model, step, training.logdir, training.name)
-        training.end_step(step, info, is_last_step)  # a checkpoint now and then
+        training.end_step(step, info, is_last_step)  # which saves a checkpoint if one is due
         if is_last_step:
             break
 
@@ -268,14 +268,14 @@ def load_or_create_model(env, model_filename):
 
 
 def set_seed(env, seed):
-    """Seeds the weights to be made, the environment (by a reset) and its random actions."""
+    """Seeds the initialization of weights, the environment (by a reset) and its random actions."""
     keras.utils.set_random_seed(seed)
     env.action_space.seed(seed)
     env.reset(seed=seed)
 
 
 def main(args):
-    """Trains, or watches a trained network, as the command line asks for.
+    """Trains a network, or watches a trained one, as the command line says.
 
     Args:
         args: what `parse_args` of support/options.py returns.
@@ -290,7 +290,8 @@ def main(args):
     if args.play:  # --view, --eval, --images or --gif
         with env:
             episode_return_avg = evaluate(env, model, args.seed)
-        print(f"episode_return_avg {episode_return_avg:.3f}")
+        is_known = math.isfinite(episode_return_avg)
+        print(f"episode_return_avg {episode_return_avg:.3f}" if is_known else "No episode ended.")
         return episode_return_avg
     with Training(args, MAX_STEPS, CHECKPOINT_EVERY) as training:
         return train(env, make_env(args.env), model, training)

@@ -1,6 +1,6 @@
 """One file with the whole state of a training; reading it runs no code.
 
-It is a NumPy archive, in which JSON stands for what isn't an array, and a check sum over it.
+It is a NumPy archive, in which JSON stands for what isn't an array, and a checksum over it.
 """
 
 import difflib
@@ -19,7 +19,7 @@ from support.files import check_name, write_file
 
 CHECKPOINT = "checkpoint.npz"
 FORMAT = 3  # of the file; others are refused
-LIBRARIES = ("gymnasium", "keras", "numpy", "tensorflow")  # which a run's exact numbers depend on
+LIBRARIES = ("gymnasium", "keras", "numpy", "tensorflow")  # whose versions affect exact results
 LONGEST_RUN = 10**9  # steps
 
 
@@ -44,7 +44,7 @@ def encode(state):
 
 
 def write_checkpoint(logdir, state, missing=None):
-    """Writes the checkpoint of the training in a directory, in one instant.
+    """Writes the checkpoint of the training in a directory, atomically.
 
     Args:
         logdir: the directory.
@@ -97,9 +97,10 @@ def read_checkpoint(logdir):
         if state["file"]["format"] != FORMAT:
             raise ValueError(f"its format is {state['file']['format']}, not {FORMAT}")
         for table in ("versions", "missing"):
-            {**state["file"][table]}  # it is a dict
+            if type(state["file"][table]) is not dict:
+                raise ValueError(f"its {table} are {state['file'][table]!r}")
         _check_run(**state["run"])
-    except Exception as error:  # whatever something else with a check sum leads to
+    except Exception as error:  # a right checksum doesn't make the content right
         raise WrongInput(f"{filename} is not a checkpoint of this program: {error!r}") from error
     return state
 
@@ -121,14 +122,18 @@ def _unpack(archive):
 
 def _check_run(settings, name, step, seconds, first_return, evaluations, validation_observations):
     check_name("its name", name)
-    if type(settings) is not dict or type(step) is not int or not 0 <= step <= LONGEST_RUN:
+    if type(settings) is not dict:
+        raise ValueError(f"its settings are {settings!r}")
+    if type(step) is not int or not 0 <= step <= LONGEST_RUN:
         raise ValueError(f"it was made after {step} steps")
     if type(seconds) is not float or not 0 <= seconds < np.inf:
         raise ValueError(f"it was made after {seconds} seconds")
     if first_return is not None and type(first_return) is not float:
         raise ValueError(f"its first episode returned {first_return!r}")
-    steps = evaluations[:, 0]
-    if evaluations.shape != (len(steps), 4) or evaluations.dtype != float:
+    if evaluations.shape != (len(evaluations), 4) or evaluations.dtype != float:
         raise ValueError("its evaluations are not rows of 4 numbers")
-    if (np.diff(steps, prepend=0) <= 0).any() or (steps > step).any() or (steps % 1 != 0).any():
+    steps = evaluations[:, 0]
+    is_increasing = (np.diff(steps, prepend=0) > 0).all()
+    is_whole = (steps % 1 == 0).all()
+    if not (is_increasing and is_whole and (steps <= step).all()):
         raise ValueError("its evaluations are not those up to its step")

@@ -1,4 +1,4 @@
-"""Command lines whose mistakes end in one line, with what may have been meant."""
+"""Command lines that report a mistake in one line, and what may have been meant."""
 
 import argparse
 import contextlib
@@ -17,12 +17,16 @@ def number(smallest, largest):
             value = type(smallest)(text)
             if smallest <= value <= largest:
                 return value
-        kind = "an integer" if isinstance(smallest, int) else "a number"
-        raise argparse.ArgumentTypeError(
-            f"must be {kind} between {smallest} and {largest}, not {text!r}"
-        )
+        expected = describe_range(smallest, largest)
+        raise argparse.ArgumentTypeError(f"must be {expected}, not {text!r}")
 
     return parse
+
+
+def describe_range(smallest, largest):
+    """A closed interval in words, as in "an integer between 1 and 10"."""
+    kind = "an integer" if isinstance(smallest, int) else "a number"
+    return f"{kind} between {smallest} and {largest}"
 
 
 def boolean(text):

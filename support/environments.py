@@ -15,7 +15,7 @@ def make_env(env_id, view=False, images=False, gif=None, title=""):
         view: whether to show it in a window.
         images: whether to save what it shows at each step.
         gif: file for its first episode as an animated GIF; or None.
-        title: what the window's title says behind the name of the environment.
+        title: text after the name of the environment in the title of the window.
 
     Returns:
         `Replayable` environment that counts its episodes (Gymnasium's `RecordEpisodeStatistics`).
@@ -28,10 +28,10 @@ def make_env(env_id, view=False, images=False, gif=None, title=""):
     in_window = view and has_display()
     is_drawn = in_window or images or gif is not None
     try:
+        check_env(gym.make(env_id, disable_env_checker=True))
         env = gym.make(env_id, render_mode="rgb_array") if is_drawn else gym.make(env_id)
         if in_window:
             env = Window(env, f"{env_id} - {title}")
-        check_env(gym.make(env_id, disable_env_checker=True))
     except (gym.error.Error, ImportError, WrongInput) as error:
         raise WrongInput(f"--env {env_id}: {error}") from error
     env = gym.wrappers.RecordEpisodeStatistics(env)
@@ -62,20 +62,22 @@ def check_env(env):
 
 
 class Replayable(gym.Wrapper):
-    """Remembers how the present episode came about, so that it can be played again.
+    """Remembers random state and actions of the present episode, so that it can be replayed.
 
     So a run can be resumed in the middle of an episode, although Gymnasium's environments don't
-    give their inner state. It takes an environment that draws all chance from its `np_random`, and
-    of which nothing else outlives a reset. Observations are copies, because some environments
-    return one array again and again, and change it.
+    give their inner state. This needs an environment that takes all its randomness from
+    `np_random`, and whose reset clears all other state. Observations are copies, because some
+    environments return one array again and again, and change it.
     """
 
     def __init__(self, env):
         super().__init__(env)
-        self.action_space = env.action_space  # at hand: asking through all wrappers takes a while
+        self.action_space = (
+            env.action_space
+        )  # kept here, because looking it up through all wrappers is slow
 
     def reset(self, *, seed=None, options=None):
-        self.random_at_reset = self._random().state
+        self.generator_at_reset = self._generator().state
         self.actions = []
         observation, info = self.env.reset(seed=seed, options=options)
         self.observation = np.array(observation)
@@ -87,32 +89,32 @@ class Replayable(gym.Wrapper):
         self.observation = np.array(observation)
         return self.observation, reward, terminated, truncated, info
 
-    def _random(self):
+    def _generator(self):
         return self.unwrapped.np_random.bit_generator
 
     def get_state(self):
-        """Returns how the present episode began and what was done since: arrays and JSON values."""
+        """Returns what is needed to replay the episode since its reset (without a seed): a dict."""
         return {
-            "random_at_reset": self.random_at_reset,
+            "generator_at_reset": self.generator_at_reset,
             "actions": np.array(self.actions, np.int64),
-            "random": self._random().state,
+            "generator": self._generator().state,
             "observation": self.observation,
-            "random_actions": self.action_space.np_random.bit_generator.state,
+            "action_generator": self.action_space.np_random.bit_generator.state,
         }
 
     def set_state(self, state):
         """Plays an episode again; raises ValueError if it takes another course."""
-        self._random().state = state["random_at_reset"]
+        self._generator().state = state["generator_at_reset"]
         self.reset()
         for action in state["actions"]:
             if not self.action_space.contains(action):
                 raise ValueError(f"{action} is not an action of {self.action_space}")
             self.step(action)
         arrived = np.array_equal(self.observation, state["observation"])
-        if not arrived or self._random().state != state["random"]:
+        if not arrived or self._generator().state != state["generator"]:
             raise ValueError(
                 "its episode takes another course when it is played again; for a run to be "
-                "resumed, an environment must draw all chance from np_random and keep nothing "
-                "else over a reset"
+                "resumed, an environment must take all its randomness from np_random, and its "
+                "reset must clear all other state"
             )
-        self.action_space.np_random.bit_generator.state = state["random_actions"]
+        self.action_space.np_random.bit_generator.state = state["action_generator"]

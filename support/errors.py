@@ -10,7 +10,10 @@ import traceback
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-MODULES = {"pillow": "PIL", "pygame-ce": "pygame"}  # of libraries that are imported by another name
+MODULES = {
+    "pillow": "PIL",
+    "pygame-ce": "pygame",
+}  # of libraries named otherwise
 INSTALLED = ("<frozen", *(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")))
 
 
@@ -48,25 +51,26 @@ def print_error(message, status):
 def plain_errors():
     """Ends the program in one line where the user or the machine is at fault, not the code.
 
-    The exit status is 2 for wrong input, 130 after Ctrl-C, and otherwise 1. An `OSError` gets its
-    line where support or experiments have met it: one that your own code meets is a mistake in
-    that code, and keeps its traceback. Output appears line by line, also in a pipe.
+    The exit status is 2 for wrong input and too little memory, 130 after Ctrl-C, and otherwise 1.
+    An `OSError` that is raised in support/ or experiments/ is reported in one line; one that your
+    own code raises is a mistake in it, and keeps its traceback. Output appears line by line, also
+    in a pipe.
     """
-    with contextlib.suppress(AttributeError):  # of what somebody has put in its place
+    with contextlib.suppress(AttributeError):  # of an object that has replaced standard output
         sys.stdout.reconfigure(line_buffering=True, errors="replace")
     try:
         yield
     except WrongInput as error:
         sys.exit(print_error(error, status=2))
     except MemoryError as error:
-        message = f"too little memory: {error}; lower the constant that needs so much"
+        message = f"too little memory: {error}; try a smaller REPLAY_BUFFER_SIZE or BATCH_SIZE"
         sys.exit(print_error(message, status=2))
     except KeyboardInterrupt:
         sys.exit(130)
     except FloatingPointError as error:
         sys.exit(print_error(error, status=1))
     except OSError as error:
-        *_, place = own_frames(error.__traceback__)
+        place = own_frames(error.__traceback__)[-1]
         if Path(place.filename).parent not in (ROOT / "support", ROOT / "experiments"):
             raise
         sys.exit(print_error(error, status=1))

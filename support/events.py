@@ -14,14 +14,14 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from support.errors import WrongInput
 
-OVERHEAD = 16  # bytes of a record beside its event: length and two check sums
+OVERHEAD = 16  # bytes of a record beside its event: length and two checksums
 
 
 class EventFile:
     """The one event file of the run in a directory, which is made or written on.
 
-    That a run has one file for life makes the order of its events independent of any clock. What
-    follows a damaged record is cut off, for no program reads it.
+    A run always uses the same file, so that the order of its events doesn't depend on the clock.
+    What follows a damaged record is cut off, since no program can read it.
 
     Args:
         logdir: the directory.

@@ -71,7 +71,7 @@ class Arrays:
 def run_eagerly():
     """Lets compiled functions run line by line in Python from now on; says so."""
     tf.config.run_functions_eagerly(True)
-    warnings.filterwarnings("ignore", ".*does not apply to tf.data")  # as it need not
+    warnings.filterwarnings("ignore", ".*does not apply to tf.data")  # harmless here
     print(EAGER)
 
 
@@ -84,10 +84,10 @@ def compiled(function):
     that graph: the same mathematics, without the preparation.
 
     Arguments may be arrays; tuples, lists or dicts of arrays; and anything else (an environment, a
-    network, a number), which becomes part of the graph, as the constants of the function's module
-    do. Where one of these changes, or the shape of an array, there is a new graph, which takes a
-    while. So hand over what changes at every step as an array: `np.float32(x)`. Results are NumPy
-    arrays, in the structure that the function returns.
+    network, a number), which becomes part of the graph, as the constants above the function do.
+    Where one of these changes, or the shape of an array, a new graph is made, which takes a while.
+    So hand over what changes at every step as an array: `np.float32(x)`. Results are NumPy arrays,
+    in the structure that the function returns.
 
     Inside another compiled function it is an ordinary function of tensors. After
     `tf.config.run_functions_eagerly(True)`, which `--eager` calls, it runs line by line in Python,
@@ -192,8 +192,9 @@ def take_members(value, arrays):
     """Appends the arrays in a tuple, list or dict to a list; returns what marks their place."""
     keys = tuple(value) if isinstance(value, dict) else None
     members = value.values() if keys is not None else value
-    if not any(isinstance(m, (np.ndarray, np.generic, tf.Tensor, tuple, list)) for m in members):
-        return value if isinstance(value, dict) else tuple(value)
+    arrays_or_lists = (np.ndarray, np.generic, tf.Tensor, tuple, list)
+    if keys is None and not any(isinstance(member, arrays_or_lists) for member in members):
+        return tuple(value)
     kinds = []
     for member in members:
         array = np.asarray(member)

@@ -1,4 +1,4 @@
-"""Files and directories that are whole at any moment, and used by one program at a time."""
+"""Files that are never half written, and directories that one program at a time uses."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ LONGEST_NAME = 200  # bytes; file systems allow 255, and a name gets endings
 
 
 def write_file(filename, content):
-    """Writes bytes to a file in one instant: at any moment it is the old one or the new one.
+    """Writes bytes to a file atomically: at any moment it is the old one or the new one.
 
     Raises OSError where it can't be written; an old one is then as it was.
     """

@@ -29,7 +29,7 @@ def from_command_line(main, constants):
         if args.eager:
             run_eagerly()
         if args.test:
-            self_test(main, constants, args.env)
+            self_test(main, constants)
         else:
             main(args)
 
@@ -49,8 +49,8 @@ def parse_args(constants, argv=None):
         - `play`: whether a model is to be watched or evaluated instead of trained;
         - `state`, `lock`: of a run that is resumed, what its checkpoint holds and the lock on its
           directory; otherwise None;
-        - `on_checkpoint`: None, or a function to be called with the step whenever a checkpoint has
-          been written.
+        - `on_checkpoint`: None, or a function to be called with the step after each checkpoint but
+          the first, of step 0.
 
     Raises:
         SystemExit: wrong input; one line has been printed, and the status is 2.
@@ -108,7 +108,7 @@ def open_run(args):
     Raises `WrongInput` where there is no such run, or it can't be resumed with these options.
     """
     for option in ("model", "name", "seed", "test", "view", "eval", "images", "gif"):
-        if getattr(args, option) not in (None, False):
+        if getattr(args, option) is not None and getattr(args, option) is not False:
             raise WrongInput(
                 f"--resume continues a run with its own settings; leave out --{option}"
             )
@@ -142,8 +142,10 @@ def check_run(args):
         if about["versions"].get(name) != version
     ]
     if changed:
-        warning = f"warning: {args.resume} was made with {', '.join(changed)}; it may not end as "
-        print_error(f"{warning}it would have", status=0)
+        made_with = ", ".join(changed)
+        print_error(
+            f"warning: {args.resume} was made with {made_with}; results may differ", status=0
+        )
 
 
 def settle(args, settings, recorded):
@@ -183,6 +185,7 @@ def settle(args, settings, recorded):
     if args.seed is None:
         args.seed = secrets.randbelow(2**32)
     model = recorded.get("model", args.model or "none")
+    # Names of files may have bytes that are not text, which neither JSON nor TensorBoard takes.
     readable = os.fsencode(str(model)).decode(errors="replace")
     return values | {"env": args.env, "seed": args.seed, "model": readable}
 
@@ -207,7 +210,7 @@ def check_args(args):
             f"MAX_STEPS {max_steps} must be greater than TRAIN_START {train_start}, the first step "
             "that learns: raise --max-steps or lower --train-start"
         )
-    if args.state and max_steps <= args.state["run"]["step"]:
+    if args.state and max_steps and max_steps <= args.state["run"]["step"]:
         raise WrongInput(
             f"{args.resume} has done {args.state['run']['step']} steps, and --max-steps is "
             f"{max_steps}; raise it to continue"
@@ -222,12 +225,13 @@ def check_args(args):
         raise WrongInput("--images can't write to the current directory")
 
 
-def self_test(main, constants, env_id):
+def self_test(main, constants):
     """Trains for a few hundred steps in a temporary directory, then loads and evaluates that.
 
-    `main` does what `parse_args` returns. Raises OSError where the two don't agree.
+    It does so in CartPole-v1, where returns differ from network to network. `main` does what
+    `parse_args` returns. Raises OSError where the two don't agree.
     """
-    same = ["--env", env_id, "--seed", "1", "--eval-steps", "1000"]
+    same = ["--env", "CartPole-v1", "--seed", "1", "--eval-steps", "1000"]
     short = "--name test --train-start 100 --q-validation-size 200 --eval-every 400 --max-steps 400"
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         trained = main(parse_args(constants, [*same, *short.split()]))

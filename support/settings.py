@@ -7,7 +7,7 @@ import tokenize
 from collections.abc import Callable
 from typing import NamedTuple
 
-from support.command_line import boolean, number
+from support.command_line import boolean, describe_range, number
 from support.errors import WrongInput
 
 PLAIN = (bool, int, float, str)
@@ -103,7 +103,7 @@ def read_settings(constants):
                 value if type(value) in PLAIN else ast.unparse(statement.value),
                 comments.get(statement.end_lineno, ""),
                 parser_of(constant, value, filename),
-                problem and f"{constant} can't be set from outside: {problem}",
+                problem and f"{constant} can't be set on the command line: {problem}",
             )
     return list(settings.values())
 
@@ -116,8 +116,8 @@ def assigned(statement):
         targets = statement.targets
     else:
         targets = []
-    names = [node.id for target in targets for node in ast.walk(target) if is_constant(node)]
-    return names
+    nodes = [node for target in targets for node in ast.walk(target)]
+    return [node.id for node in nodes if is_constant(node) and isinstance(node.ctx, ast.Store)]
 
 
 def is_constant(node):
@@ -145,23 +145,20 @@ def parser_of(constant, value, filename):
     kinds = {bool: boolean, int: number(*ANY_INTEGER), float: number(*ANY_NUMBER)}
     if constant not in RANGES:
         return kinds.get(type(value), str)
-    parse = number(*RANGES[constant])
-    try:
-        if type(value) not in (type(RANGES[constant][0]), int):
-            parse("")  # so that it says what it should be
-        parse(str(value))
-    except argparse.ArgumentTypeError as error:
-        expected = str(error).rpartition(", not ")[0]
+    smallest, largest = RANGES[constant]
+    is_right_kind = type(value) in (int, type(smallest))
+    if not (is_right_kind and smallest <= value <= largest):
         where = os.path.basename(filename)
-        raise WrongInput(f"{constant} = {value!r} in {where} {expected}") from error
-    return parse
+        expected = describe_range(smallest, largest)
+        raise WrongInput(f"{constant} = {value!r} in {where} must be {expected}")
+    return number(smallest, largest)
 
 
 def used_early(tree):
     """Constants that are used while a module is imported, before options can change them.
 
-    These are uses outside of functions (of another constant, say), and in the defaults of a
-    function's parameters.
+    These are uses outside of functions (for another constant, say), in the defaults of a function's
+    parameters, and in anything that changes the constant again.
 
     Returns:
         Dict of names to line numbers.
@@ -169,19 +166,21 @@ def used_early(tree):
     found = {}
 
     def visit(node):
-        if isinstance(node, (ast.FunctionDef, ast.Lambda)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
             defaults = [*node.args.defaults, *node.args.kw_defaults]
             inside = [*defaults, *getattr(node, "decorator_list", [])]
         else:
             inside = ast.iter_child_nodes(node)
-        if is_constant(node) and isinstance(node.ctx, ast.Load):
+        if is_constant(node):
             found.setdefault(node.id, node.lineno)
         for child in inside:
             if child is not None:
                 visit(child)
 
     for statement in tree.body:
-        if not is_main_block(statement):
+        if assigned(statement):
+            visit(statement.value)
+        elif not is_main_block(statement):
             visit(statement)
     return found
 

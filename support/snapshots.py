@@ -20,7 +20,7 @@ from support.errors import ROOT, WrongInput
 from support.files import write_file
 
 MAX_MEMORY = 2**29  # bytes, for the reading process; the article's network takes 5,000
-MAX_SECONDS = 10  # HDF5 can read a damaged file for ever
+MAX_SECONDS = 10  # HDF5 may hang on a damaged file
 
 
 def load_weights(model, filename):
@@ -76,7 +76,10 @@ def read_snapshot(filename):
 
 
 class MemoryFile(h5py.File):
-    """HDF5 file in memory, where no full disk can crash HDF5. Keras goes by the name's end."""
+    """HDF5 file in memory, so that a full disk can't crash HDF5.
+
+    Keras chooses its format by the end of a name, which it asks for with `str`.
+    """
 
     def __str__(self):
         return "memory.h5"
@@ -85,7 +88,7 @@ class MemoryFile(h5py.File):
 def write_snapshot(filename, model):
     """Writes a Keras model as an .h5 file that `keras.models.load_model` opens, too.
 
-    A check sum of the weights is added. Raises OSError where the file can't be written.
+    A checksum of the weights is added. Raises OSError where the file can't be written.
     """
     content = io.BytesIO()
     with MemoryFile(content, "w") as file:
@@ -125,7 +128,7 @@ def _archive(filename):
     with h5py.File(filename, "r") as file:
         weights = _weights(file)
         if file.attrs.get("weights_crc32", _checksum(weights)) != _checksum(weights):
-            raise ValueError("the check sum of its weights is wrong")
+            raise ValueError("the checksum of its weights is wrong")
         if not all(np.isfinite(weight).all() for weight in weights):
             raise ValueError("its weights are not finite")
         config = json.loads(file.attrs.get("model_config", "{}"))

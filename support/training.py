@@ -43,7 +43,7 @@ class Variables:
         return {str(i): np.asarray(variable) for i, variable in enumerate(self.variables)}
 
     def set_state(self, state):
-        """Restores what `get_state` returned; raises ValueError if it doesn't fit."""
+        """Restores a state returned by `get_state`; raises ValueError if it doesn't fit."""
         shapes = [value.shape for value in state.values()]
         own_shapes = [variable.shape for variable in self.variables]
         if shapes != own_shapes:
@@ -57,8 +57,8 @@ class Variables:
 class Training:
     """A training, from its first step or its checkpoint up to its end or Ctrl-C.
 
-    In a `with` statement, Ctrl-C and SIGTERM end it after the next step (a second one, the program
-    at once), and it says how to continue or how to watch what it has learned.
+    In a `with` statement, Ctrl-C and SIGTERM end it after the next step (a second one ends the
+    program immediately), and it says how to continue or how to watch what it has learned.
 
     Args:
         args: what `parse_args` returns.
@@ -117,10 +117,10 @@ class Training:
             OSError: a file can't be written.
         """
         self._parts = parts
-        self._states = {"run": self}
+        self._savers = {"run": self}
         for name, part in parts.items():
             is_keras = isinstance(part, (keras.Model, keras.optimizers.Optimizer))
-            self._states[name] = Variables(part.variables) if is_keras else part
+            self._savers[name] = Variables(part.variables) if is_keras else part
         if self.is_resumed:
             self._restore()
             print(f"Resumed {self.logdir} at step {self._step}")
@@ -172,6 +172,9 @@ class Training:
 
     def get_state(self):
         """Returns what a resumed training needs: a dict of arrays and JSON values."""
+        observations = self.validation_observations
+        if observations is not None:
+            observations = np.asarray(observations)
         return {
             "settings": self.settings,
             "name": self.name,
@@ -179,11 +182,11 @@ class Training:
             "seconds": time.perf_counter() - self._started,
             "first_return": self._first_return,
             "evaluations": np.array(self.evaluations, float).reshape(-1, 4),
-            "validation_observations": self.validation_observations,
+            "validation_observations": observations,
         }
 
     def set_state(self, state):
-        """Restores what `get_state` returned; raises ValueError if it doesn't fit."""
+        """Restores a state returned by `get_state`; raises ValueError if it doesn't fit."""
         self.name = state["name"]
         self._step = self._saved_step = state["step"]
         self._started = time.perf_counter() - state["seconds"]
@@ -201,7 +204,7 @@ class Training:
     def _save(self):
         """Writes a checkpoint; raises FloatingPointError where weights are not finite, OSError."""
         state = {}
-        for name, part in self._states.items():
+        for name, part in self._savers.items():
             if not (hasattr(part, "get_state") and hasattr(part, "set_state")):
                 self._give_up(name, "it has no get_state and set_state")
                 continue
@@ -260,7 +263,7 @@ class Training:
 
     def _restore(self):
         """Gives every part its state; clears away what a kill has left behind."""
-        for name, part in self._states.items():
+        for name, part in self._savers.items():
             try:
                 part.set_state(self._state[name])
             except Exception as error:  # whatever the state of something else leads to
@@ -282,7 +285,7 @@ class Training:
             os._exit(128 + number)
         self._stop_signal = number
         with contextlib.suppress(OSError):  # not print, which may be at work at this moment
-            os.write(1, b"\nStopping; once more to leave at once, without saving.\n")
+            os.write(1, b"\nStopping after this step; press Ctrl-C again to quit without saving.\n")
 
     def __exit__(self, kind, error, trace):
         for number, handler in self._handlers.items():
@@ -306,6 +309,8 @@ class Training:
         if is_mine and self._saved_step == 0 and not glob(f"{escape(self.logdir)}/*.h5"):
             shutil.rmtree(self.logdir, ignore_errors=True)
             left = f"nothing was saved yet, so {self.logdir} is removed"
+            if not isinstance(error, FloatingPointError):
+                print(f"Nothing was saved yet, so {self.logdir} is removed.")
         else:
             left = f"the last good checkpoint is {self.logdir}'s of step {self._saved_step}"
         if isinstance(error, FloatingPointError):
@@ -331,7 +336,7 @@ class Training:
         threshold = spec.reward_threshold if spec else None
         if threshold is not None:
             solves = "solves" if best.episode_return_avg >= threshold else "doesn't solve"
-            line += f", which {solves} the problem ({threshold:g} would do)"
+            line += f", which {solves} the problem (the threshold is {threshold:g})"
         model = shlex.quote(os.path.join(self.logdir, f"{self.name}-best.h5"))
         env = "" if self.settings["env"] == ENV else f" --env {self.settings['env']}"
         print(f"{line}. To watch it: python run.py --model {model}{env} --view")

@@ -46,7 +46,7 @@ def open_window(env_id, title):
 
     Args:
         env_id: its name, as in `MountainCar-v0`.
-        title: what the window's title says behind the name.
+        title: text after the name in the title of the window.
 
     Returns:
         Gymnasium environment.
@@ -83,7 +83,7 @@ class Window(gym.wrappers.HumanRendering):
 
 
 class Frames(gym.Wrapper):
-    """Saves what an environment draws, and tells each episode's return.
+    """Saves what an environment draws, and prints each episode's return.
 
     Args:
         env: environment that counts its episodes, made with render_mode "rgb_array".
@@ -103,6 +103,7 @@ class Frames(gym.Wrapper):
 
     def step(self, action):
         result = self.env.step(action)
+        *_, info = result
         self.episode_step += 1
         if self.images or (self.gif and self.episode == 1):
             frame = Image.fromarray(self.unwrapped.render())
@@ -110,9 +111,9 @@ class Frames(gym.Wrapper):
                 frame.save(f"{self.episode}_{self.episode_step:06d}.png")
             if self.gif and self.episode == 1:
                 self.gif_frames.append(frame.quantize())
-        if "episode" in result[-1]:
+        if "episode" in info:
             if self.tell:
-                tqdm.write(f"episode {self.episode} return {result[-1]['episode']['r']}")
+                tqdm.write(f"episode {self.episode} return {info['episode']['r']}")
             self.episode += 1
             self.episode_step = 0
         return result
@@ -122,7 +123,8 @@ class Frames(gym.Wrapper):
         if self.gif_frames:
             first, *others = self.gif_frames
             fps = self.metadata.get("render_fps", 30)
-            ends = [round(100 * n / fps) for n in range(len(self.gif_frames) + 1)]  # in 1/100 s
+            # The times of a GIF are in 1/100 s. Rounding the ends of frames keeps the total right.
+            ends = [round(100 * n / fps) for n in range(len(self.gif_frames) + 1)]
             milliseconds = [10 * (end - start) for start, end in itertools.pairwise(ends)]
             gif = io.BytesIO()
             first.save(

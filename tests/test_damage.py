@@ -120,7 +120,7 @@ def test_a_changed_weight_is_noticed(run_directory, tmp_path):
     place = content.index(weights[2].tobytes())
     content[place + 100] ^= 1
     (tmp_path / "x.h5").write_bytes(content)
-    with pytest.raises(WrongInput, match="check sum"):
+    with pytest.raises(WrongInput, match="checksum"):
         read_snapshot(str(tmp_path / "x.h5"))
 
 
@@ -144,7 +144,7 @@ def something_else(state):
     others += [np.zeros(0), np.full(3, np.nan), np.array(["a", "b"]), np.arange(6).reshape(2, 3)]
     places = [(part, name, None) for part in state for name in state[part]]
     places += [("run", "settings", name) for name in state["run"]["settings"]]
-    places += [("env", "random", name) for name in state["env"]["random"]]
+    places += [("env", "generator", name) for name in state["env"]["generator"]]
     places += [("replay_buffer", "random", name) for name in state["replay_buffer"]["random"]]
     for part, name, inner in places:
         array = state[part][name]

@@ -113,7 +113,7 @@ def test_the_time_of_an_evaluation_is_not_the_episodes(log, tmp_path, monkeypatc
     now = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
     log = log(log_every=1)
-    with log.pause():
+    with log.paused():
         now[0] += 100.0
     log.step(1, 0.0, info(0.0, 1, 102.0))
     log.step(2, 0.0, info(0.0, 1, 4.0))

@@ -249,7 +249,10 @@ BEST = "Best: episode_return_avg {:.3f} at step {}, "
 @pytest.mark.parametrize(
     "averages, message",
     [
-        ([-150.0, -109.5, -130.0], f"{BEST.format(-109.5, 800)}which solves the problem (-110 "),
+        (
+            [-150.0, -109.5, -130.0],
+            f"{BEST.format(-109.5, 800)}which solves the problem (the thr",
+        ),
         ([-150.0, -120.0, -130.0], f"{BEST.format(-120, 800)}which doesn't solve the problem "),
         ([-200.0, -200.0, -200.0], f"{BEST.format(-200, 400)}no better than the first episode"),
     ],
