@@ -192,7 +192,7 @@ def train(env, eval_env, model, training):
     loss = None
     observation, _ = env.reset()
 
-    # All that changes, and so belongs into a checkpoint, from which --resume restores it.
+    # Everything that changes belongs in a checkpoint, from which --resume restores it.
     training.start(
         env=env,
         model=model,
@@ -221,7 +221,7 @@ def train(env, eval_env, model, training):
             if not math.isfinite(loss):
                 raise FloatingPointError(f"the loss is {loss} at step {step}")
 
-        log.step(step, loss, info)  # which has the return, at the end of an episode
+        log.step(step, loss, info)  # info has the return, at the end of an episode
         if done:
             observation, _ = env.reset()
 

@@ -72,9 +72,8 @@ class Replayable(gym.Wrapper):
 
     def __init__(self, env):
         super().__init__(env)
-        self.action_space = (
-            env.action_space
-        )  # kept here, because looking it up through all wrappers is slow
+        # Kept here, because looking it up through all wrappers is slow.
+        self.action_space = env.action_space
 
     def reset(self, *, seed=None, options=None):
         self.generator_at_reset = self._generator().state

@@ -205,6 +205,7 @@ WRONG = {
     "--resume x-log --max-steps 400 --model x-log/x-300.h5": "leave out --model",
     "--resume x-log --max-steps 400 --name y": "leave out --name",
     "--resume x-log --max-steps 400 --seed 3": "leave out --seed",
+    "--resume x-log --max-steps 400 --seed 0": "leave out --seed",
     "--resume x-log --max-steps 400 --eval": "leave out --eval",
     "--resume x-log --max-steps 400 --test": "leave out --test",
     "--resume x-log --max-steps 400 --batch-size 8": "--batch-size 8 contradicts x-log",
