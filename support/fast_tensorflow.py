@@ -53,7 +53,7 @@ MOST_GRAPHS = 16  # of a function, that are kept
 MANY_GRAPHS = 10  # after which a function probably gets a new one at every call
 EAGER = (
     "Eager: print, breakpoint() and debuggers work in every function, and training takes "
-    "about 40 times as long."
+    "about 60 times as long."
 )
 
 
