@@ -92,12 +92,12 @@ def read_settings(constants):
     for statement in tree.body:
         for constant in assigned(statement):
             value, problem = literal(statement)
-            if problem:
-                value = constants.get(constant)
-            elif constant in early:
+            if constant in early and not problem:
                 problem = (
                     f"line {early[constant]} uses it before options are read; use it in a function"
                 )
+            if problem:
+                value = constants.get(constant)
             settings[constant] = Setting(
                 constant,
                 value if type(value) in PLAIN else ast.unparse(statement.value),

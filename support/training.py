@@ -210,9 +210,9 @@ class Training:
                 continue
             try:
                 state[name] = encode(part.get_state())
-            except OSError:  # of the log, which brings its curves to the disk
-                raise
             except Exception as error:  # whatever somebody's own part leads to
+                if part is self._parts["log"] and isinstance(error, OSError):
+                    raise  # its curves can't be written to the disk
                 self._give_up(name, f"its get_state fails with {error!r}")
         weights = state.get("model", {}).values()
         if not all(np.isfinite(array).all() for array in weights if array.dtype.kind == "f"):

@@ -332,7 +332,9 @@ def test_a_replay_buffer_with_nothing_but_add_and_sample_trains(how, command, tm
     assert (status, errors) == (2, f"lesson.py: x-log can't be resumed: {why}\n")
 
 
-@pytest.mark.parametrize("state", ["{'lock': object()}", "{'a': np.array([object()])}", "1 / 0"])
+@pytest.mark.parametrize(
+    "state", ["{'lock': object()}", "{'a': np.array([object()])}", "1 / 0", "open('/no')"]
+)
 def test_a_part_that_cannot_give_its_state_ends_nothing(state, command, tmp_path):
     own = f"    def get_state(self):\n        return {state}\n\n    set_state = print"
     own = OWN_BUFFER.replace("{how}", "list(zip(*batch))").rstrip() + f"\n\n{own}\n\n\n"
