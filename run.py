@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from loggers import TrainingLog
 from replay_buffer import ReplayBuffer
-from support.environments import make_env
+from support.environments import make_env, scaling
 from support.options import from_command_line
 from support.snapshots import load_weights, write_snapshot
 from support.training import Training
@@ -36,6 +36,10 @@ EVAL_EVERY = 20000  # steps between evaluations
 EVAL_STEPS = 10000  # steps of one evaluation
 EVAL_EPSILON = 0  # probability of a random action in evaluation: fully greedy
 Q_VALIDATION_SIZE = 10000  # observations over which avg_max_q_value is averaged
+# These three are not the article's. As they stand, they change nothing.
+HIDDEN_UNITS = 32  # neurons in each hidden layer
+SCALE_OBSERVATIONS = False  # whether the network sees observations scaled to -1 ... 1
+FINAL_LEARNING_RATE = 0.001  # what a higher learning rate falls to, linearly, by MAX_STEPS
 
 
 def one_hot_encode(n, action):
@@ -59,15 +63,34 @@ def create_model(env):
     n_actions = int(env.action_space.n)
     observations = keras.Input(env.observation_space.shape, name="observations_input")
     action_mask = keras.Input((n_actions,), name="action_mask")
-    hidden = keras.layers.Dense(32, activation="relu")(observations)
-    hidden = keras.layers.Dense(32, activation="relu")(hidden)
+    hidden = observations
+    if SCALE_OBSERVATIONS:
+        hidden = keras.layers.Rescaling(*scaling(env.observation_space))(hidden)
+    hidden = keras.layers.Dense(HIDDEN_UNITS, activation="relu")(hidden)
+    hidden = keras.layers.Dense(HIDDEN_UNITS, activation="relu")(hidden)
     q_values = keras.layers.Dense(n_actions)(hidden)
     filtered_q_values = keras.layers.Multiply()([q_values, action_mask])
     model = keras.Model([observations, action_mask], filtered_q_values)
-    optimizer = keras.optimizers.Adam(LEARNING_RATE, global_clipnorm=1.0)
+    optimizer = create_optimizer()
     model.compile(optimizer, loss="mean_squared_error")
     optimizer.build(model.trainable_variables)  # now, so that a checkpoint can restore its state
     return model
+
+
+def create_optimizer():
+    """Adam, with gradients clipped to norm 1 over all weights together.
+
+    Returns:
+        Keras optimizer. Its learning rate is LEARNING_RATE, or falls from there to
+        FINAL_LEARNING_RATE where that is lower.
+    """
+    learning_rate = LEARNING_RATE
+    if FINAL_LEARNING_RATE < LEARNING_RATE:
+        updates = MAX_STEPS - TRAIN_START + 1
+        learning_rate = keras.optimizers.schedules.PolynomialDecay(
+            LEARNING_RATE, updates, FINAL_LEARNING_RATE
+        )
+    return keras.optimizers.Adam(learning_rate, global_clipnorm=1.0)
 
 
 @compiled
@@ -131,10 +154,14 @@ def epsilon_greedy_action(env, model, observation, epsilon):
     return greedy_action(env, model, observation)
 
 
-def save_model(model, step, logdir, name):
-    """Saves a network, its optimizer included, as LOGDIR/NAME-STEP.h5; returns the file's name."""
+def save_model(model, step, logdir, name, settings=None):
+    """Saves a network, its optimizer included, as LOGDIR/NAME-STEP.h5; returns the file's name.
+
+    `settings`, a dict, tell in the file what the network is for, and with which constants it was
+    trained.
+    """
     filename = os.path.join(logdir, f"{name}-{step}.h5")
-    write_snapshot(filename, model)
+    write_snapshot(filename, model, settings)
     tqdm.write(f"Saved {filename}")
     return filename
 
@@ -236,10 +263,10 @@ def train(env, eval_env, model, training):
             avg_max_q_value = np.mean(np.max(q_values, axis=1))
             is_best = training.add_evaluation(step, episode_return_avg, avg_max_q_value)
             if is_best:
-                save_model(model, "best", training.logdir, training.name)
+                save_model(model, "best", training.logdir, training.name, training.settings)
 
         if step % SNAPSHOT_EVERY == 0 or is_last_step:
-            save_model(model, step, training.logdir, training.name)
+            save_model(model, step, training.logdir, training.name, training.settings)
         training.end_step(step, info, is_last_step)  # which saves a checkpoint if one is due
         if is_last_step:
             break

@@ -18,6 +18,7 @@ from support.checkpoints import CHECKPOINT, read_checkpoint
 from support.errors import WrongInput
 from support.files import write_file
 from support.options import parse_args
+from support.settings import as_option
 
 PACKED = "run.tar"  # in a checkpoint of Ray: the directory of the run
 
@@ -79,14 +80,9 @@ def train_one(config, begun):
 
 def as_options(training):
     """A training's environment and hyperparameters as options of run.py: list of strings."""
-    words = [f"--env={training['env']}"]
-    for name, value in training["hyperparameters"].items():
-        option = name.replace("_", "-")
-        if type(value) is bool:
-            words.append(f"--{option}" if value else f"--no-{option}")
-        else:
-            words.append(f"--{option}={value}")
-    return words
+    return [as_option("env", training["env"])] + [
+        as_option(name, value) for name, value in training["hyperparameters"].items()
+    ]
 
 
 def read_progress(folder, training):

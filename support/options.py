@@ -12,7 +12,15 @@ from support.command_line import SEED, OneLineParser, new_file
 from support.errors import WrongInput, plain_errors, print_error
 from support.fast_tensorflow import run_eagerly
 from support.files import check_name, lock
-from support.settings import add_settings, check_recorded, parse_recorded, read_settings
+from support.settings import (
+    add_settings,
+    as_option,
+    check_recorded,
+    parse_recorded,
+    read_settings,
+    shaping,
+)
+from support.snapshots import read_snapshot
 
 ENV = "MountainCar-v0"
 
@@ -79,7 +87,7 @@ def parse_args(constants, argv=None):
         settings = read_settings(constants)
         add_settings(parser, settings)
         args = parser.parse_args(argv)
-        prepare(args, settings)
+        prepare(args, settings, shaping(settings, constants))
     except WrongInput as error:
         parser.error(error)
     for setting in settings:
@@ -88,14 +96,21 @@ def parse_args(constants, argv=None):
     return args
 
 
-def prepare(args, settings):
-    """Gives `args` what `parse_args` promises; raises `WrongInput` where that can't be."""
+def prepare(args, settings, network):
+    """Gives `args` what `parse_args` promises; raises `WrongInput` where that can't be.
+
+    Args:
+        args: what the parser returned.
+        settings: list of `Setting`s.
+        network: those of them that shape the network.
+    """
     args.play = args.view or args.eval or args.images or args.gif is not None
     args.lock = args.state = args.on_checkpoint = None
     recorded = {} if args.resume is None else open_run(args)
     try:
-        args.settings = settle(args, settings, recorded)
         check_args(args)
+        args.settings = settle(args, settings, network, recorded)
+        check_steps(args)
     except WrongInput:
         if args.lock:
             args.lock.release()
@@ -148,12 +163,13 @@ def check_run(args):
         )
 
 
-def settle(args, settings, recorded):
+def settle(args, settings, network, recorded):
     """Settles each setting: as given, else as recorded, else as in the source.
 
     Args:
         args: what the parser returned; its `env` and `seed` are settled, too.
         settings: list of `Setting`s.
+        network: those of them that shape the network.
         recorded: dict of names to values of a run to resume; otherwise empty.
 
     Returns:
@@ -180,6 +196,8 @@ def settle(args, settings, recorded):
         parse_recorded("seed", SEED, recorded["seed"])
         check_given(args, "--env", args.env, recorded["env"])
         args.env, args.seed = str(recorded["env"]), recorded["seed"]
+    if args.model is not None:
+        fit_snapshot(args, values, network)
     if args.env is None:
         args.env = ENV
     if args.seed is None:
@@ -191,20 +209,75 @@ def settle(args, settings, recorded):
 
 
 def check_given(args, option, given, recorded):
-    """Raises `WrongInput` where an option contradicts what the run to resume has recorded."""
+    """Raises `WrongInput` where an option contradicts what a run or a snapshot has recorded."""
     if given not in (None, recorded):
         raise WrongInput(
-            f"{option} {given} contradicts {args.resume}, which was started with {recorded}; "
-            "leave it out"
+            f"{option} {given} contradicts {args.resume or args.model}, which was started with "
+            f"{recorded}; leave it out"
+        )
+
+
+def fit_snapshot(args, values, network):
+    """Makes environment and network those of the snapshot, to play it; to train it, checks them.
+
+    Args:
+        args: what the parser returned; its `env` is set.
+        values: dict of the names of all settings to values; those of the network are set.
+        network: list of the `Setting`s that shape the network.
+
+    Raises:
+        WrongInput: the snapshot can't be read, or what it tells contradicts other options.
+    """
+    told = read_snapshot(args.model).settings
+    env_id = told.get("env", ENV)
+    if args.env is None and ":" in env_id:
+        raise WrongInput(
+            f"{args.model} would import a module for its environment; if you trust it, give "
+            f"--env {env_id}"
+        )
+    if args.env is None and env_id != ENV and not args.play:
+        raise WrongInput(
+            f"{args.model} was trained in {env_id}, and not in {ENV}; to train it further, give "
+            f"--env {env_id}"
+        )
+    args.env = args.env or env_id
+    others = []
+    for setting in network:
+        value = told.get(setting.name, values[setting.name])
+        try:
+            check_recorded(setting, value)
+        except WrongInput as error:
+            raise WrongInput(f"{args.model}: {error}") from error
+        if args.play:
+            check_given(args, setting.option, getattr(args, setting.constant), value)
+            values[setting.name] = value
+        elif value != values[setting.name]:
+            others.append(as_option(setting.name, value))
+    if others:
+        raise WrongInput(
+            f"{args.model} is of a network with other constants; to train it further, give "
+            f"{' '.join(others)}"
         )
 
 
 def check_args(args):
     """Raises `WrongInput` where options contradict each other or name what can't be."""
     watching = "--view, --eval, --images and --gif"
-    max_steps, train_start = (args.settings.get(name) for name in ("max_steps", "train_start"))
     if args.name is not None:
         check_name("--name", args.name)
+    if args.model == "":
+        raise WrongInput("--model needs the name of a file")
+    if args.play and not args.model:
+        raise WrongInput(f"{watching} need a trained --model X.h5")
+    if args.play and args.name is not None:
+        raise WrongInput(f"--name names a training, and {watching} only play")
+    if args.images and not os.access(".", os.W_OK):
+        raise WrongInput("--images can't write to the current directory")
+
+
+def check_steps(args):
+    """Raises `WrongInput` where there is no step to be trained."""
+    max_steps, train_start = (args.settings.get(name) for name in ("max_steps", "train_start"))
     if max_steps and train_start and max_steps <= train_start and not args.play:
         raise WrongInput(
             f"MAX_STEPS {max_steps} must be greater than TRAIN_START {train_start}, the first step "
@@ -215,14 +288,6 @@ def check_args(args):
             f"{args.resume} has done {args.state['run']['step']} steps, and --max-steps is "
             f"{max_steps}; raise it to continue"
         )
-    if args.model == "":
-        raise WrongInput("--model needs the name of a file")
-    if args.play and not args.model:
-        raise WrongInput(f"{watching} need a trained --model X.h5")
-    if args.play and args.name is not None:
-        raise WrongInput(f"--name names a training, and {watching} only play")
-    if args.images and not os.access(".", os.W_OK):
-        raise WrongInput("--images can't write to the current directory")
 
 
 def self_test(main, constants):

@@ -2,8 +2,10 @@
 
 import argparse
 import ast
+import inspect
 import os
 import tokenize
+import types
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,7 +15,7 @@ from support.errors import WrongInput
 PLAIN = (bool, int, float, str)
 COUNT = (1, 10**9)
 PROBABILITY = (0.0, 1.0)
-RANGES = {  # of the article's constants; those that a reader adds may have any value of their kind
+RANGES = {  # of the constants of run.py; those that a reader adds may have any value of their kind
     "TRAIN_EPSILON": PROBABILITY,
     "LEARNING_RATE": (1e-12, 1e6),
     "BATCH_SIZE": COUNT,
@@ -29,6 +31,8 @@ RANGES = {  # of the article's constants; those that a reader adds may have any 
     "EVAL_STEPS": COUNT,
     "EVAL_EPSILON": PROBABILITY,
     "Q_VALIDATION_SIZE": COUNT,
+    "HIDDEN_UNITS": (1, 4096),
+    "FINAL_LEARNING_RATE": (0.0, 1e6),
 }
 ANY_INTEGER = (-(10**18), 10**18)
 ANY_NUMBER = (-1e300, 1e300)
@@ -233,9 +237,37 @@ def refuse(problem):
 
 def metavar(setting):
     """What stands for a value in --help."""
-    if setting.constant in RANGES:
-        return "N" if RANGES[setting.constant] == COUNT else "X"
-    return {bool: "True/False", int: "N", float: "X", str: "TEXT"}[type(setting.default)]
+    smallest, _ = RANGES.get(setting.constant, (setting.default, None))
+    return {bool: "True/False", int: "N", float: "X", str: "TEXT"}[type(smallest)]
+
+
+def shaping(settings, constants):
+    """The settings that shape the network: those whose constants `create_model` uses.
+
+    Args:
+        settings: list of `Setting`s.
+        constants: `globals()` of the lesson, or `vars(module)`.
+
+    Returns:
+        List of `Setting`s.
+    """
+    create_model = inspect.unwrap(constants["create_model"])
+    used = names_in(create_model.__code__)
+    return [setting for setting in settings if setting.constant in used]
+
+
+def names_in(code):
+    """The names that are used in a function's code, and in that of functions in it: a set."""
+    inner = [value for value in code.co_consts if isinstance(value, types.CodeType)]
+    return set(code.co_names).union(*map(names_in, inner))
+
+
+def as_option(name, value):
+    """What gives a setting a value on the command line, as in `--batch-size=64`: a string."""
+    option = name.replace("_", "-")
+    if type(value) is bool:
+        return f"--{option}" if value else f"--no-{option}"
+    return f"--{option}={value}"
 
 
 def check_recorded(setting, value):

@@ -1,8 +1,8 @@
-"""Writes .h5 snapshots; loads their weights, and nothing else that such a file may hold.
+"""Writes .h5 snapshots; reads their weights and settings, and nothing else that is in such a file.
 
 A snapshot may come from a stranger. Loading a whole Keras model from it can run code that the file
 brings along, HDF5 can take data from other files, and its library can crash on a damaged file. So
-only layer names and the numbers in the file itself are read, and that in a process of its own:
+only names and numbers in the file itself are read, and that in a process of its own:
 `python -m support.snapshots FILE` writes them to standard output as a NumPy archive.
 """
 
@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import zlib
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -23,12 +24,27 @@ MAX_MEMORY = 2**29  # bytes, for the reading process; the article's network take
 MAX_SECONDS = 10  # HDF5 may hang on a damaged file
 
 
+class Snapshot(NamedTuple):
+    """What is read of a snapshot.
+
+    Attributes:
+        settings: dict of names to the values with which it was trained: the constants, in lower
+            case, `env` and `seed`; empty if the file doesn't tell. They may be a stranger's.
+        layers: class names of the layers, strings; empty if the file doesn't tell.
+        weights: arrays in the order of `keras.Model.get_weights`.
+    """
+
+    settings: dict
+    layers: list
+    weights: list
+
+
 def load_weights(model, filename):
     """Gives a Keras model the weights of an .h5 file of Keras 2 or 3, the article's own included.
 
     Raises `WrongInput`, and changes nothing, where it is not a readable snapshot of such a network.
     """
-    layers, weights = read_snapshot(filename)
+    _, layers, weights = read_snapshot(filename)
     own_layers = [type(layer).__name__ for layer in model.layers]
     if layers and sorted(layers) != sorted(own_layers):
         raise WrongInput(
@@ -46,10 +62,9 @@ def load_weights(model, filename):
 
 
 def read_snapshot(filename):
-    """Reads an .h5 file in a process of its own.
+    """Reads an .h5 file in a process of its own; returns a `Snapshot`.
 
-    Returns (layers, weights): class names of the layers, empty if the file doesn't tell, and the
-    arrays in the order of `keras.Model.get_weights`. Raises `WrongInput` where that fails.
+    Raises `WrongInput` where that fails.
     """
     if os.path.isdir(filename):
         found = ", ".join(sorted(name for name in os.listdir(filename) if name.endswith(".h5")))
@@ -71,8 +86,8 @@ def read_snapshot(filename):
         reason = reason.strip() or "the HDF5 library fails on it"
         raise WrongInput(f"{filename} is not a readable snapshot: {reason}")
     with np.load(io.BytesIO(reader.stdout), allow_pickle=False) as archive:
-        layers, *weights = [archive[name] for name in archive.files]
-    return layers.tolist(), weights
+        settings, layers, *weights = [archive[name] for name in archive.files]
+    return Snapshot(json.loads(str(settings)), layers.tolist(), weights)
 
 
 class MemoryFile(h5py.File):
@@ -85,15 +100,23 @@ class MemoryFile(h5py.File):
         return "memory.h5"
 
 
-def write_snapshot(filename, model):
+def write_snapshot(filename, model, settings=None):
     """Writes a Keras model as an .h5 file that `keras.models.load_model` opens, too.
 
-    A checksum of the weights is added. Raises OSError where the file can't be written.
+    Args:
+        filename: its name, which ends in .h5.
+        model: the model.
+        settings: dict of what it was trained with; or None. It is added, and so is a checksum.
+
+    Raises:
+        OSError: the file can't be written.
     """
     content = io.BytesIO()
     with MemoryFile(content, "w") as file:
         model.save(file)
-        file.attrs["weights_crc32"] = _checksum(_weights(file))
+        if settings is not None:
+            file["settings"] = json.dumps(settings)
+        file.attrs["weights_crc32"] = _checksum(_settings(file), _weights(file))
     write_file(filename, content.getvalue())
 
 
@@ -115,26 +138,48 @@ def _weights(file):
     return [_inside(layer, name)[()].astype(np.float32) for layer, name in weights]
 
 
+def _settings(file):
+    return _text(_inside(file, "settings")[()]) if "settings" in file else "{}"
+
+
+def _checked(settings):
+    if type(settings) is not dict:
+        raise ValueError("its settings are not a table")
+    if type(settings.get("env", "")) is not str:
+        raise ValueError("its environment is not a name")
+    for name, value in settings.items():
+        if type(value) not in (bool, int, float, str):
+            raise ValueError(f"its setting {name} is not a number, string, True or False")
+    return settings
+
+
 def _text(name):
     return name.decode() if isinstance(name, bytes) else str(name)
 
 
-def _checksum(weights):
-    return zlib.crc32(b"".join(weight.tobytes() for weight in weights))
+def _checksum(settings, weights):
+    own = b"" if settings == "{}" else settings.encode()  # older files have none
+    return zlib.crc32(b"".join([*[weight.tobytes() for weight in weights], own]))
 
 
 def _archive(filename):
     open(filename, "rb").close()  # says more plainly than HDF5 why a file can't be opened
     with h5py.File(filename, "r") as file:
-        weights = _weights(file)
-        if file.attrs.get("weights_crc32", _checksum(weights)) != _checksum(weights):
-            raise ValueError("the checksum of its weights is wrong")
+        settings, weights = _settings(file), _weights(file)
+        checksum = _checksum(settings, weights)
+        if file.attrs.get("weights_crc32", checksum) != checksum:
+            raise ValueError("its checksum is wrong")
         if not all(np.isfinite(weight).all() for weight in weights):
             raise ValueError("its weights are not finite")
         config = json.loads(file.attrs.get("model_config", "{}"))
         layers = [layer["class_name"] for layer in config.get("config", {}).get("layers", [])]
     buffer = io.BytesIO()
-    np.savez(buffer, np.array(layers, str), *weights)
+    np.savez(
+        buffer,
+        np.array(json.dumps(_checked(json.loads(settings)))),
+        np.array(layers, str),
+        *weights,
+    )
     return buffer.getvalue()
 
 

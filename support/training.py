@@ -20,7 +20,6 @@ from tqdm import tqdm
 from support.checkpoints import encode, write_checkpoint
 from support.errors import WrongInput
 from support.files import PARTIAL, lock
-from support.options import ENV
 
 
 class Evaluation(NamedTuple):
@@ -338,5 +337,5 @@ class Training:
             solves = "solves" if best.episode_return_avg >= threshold else "doesn't solve"
             line += f", which {solves} the problem (the threshold is {threshold:g})"
         model = shlex.quote(os.path.join(self.logdir, f"{self.name}-best.h5"))
-        env = "" if self.settings["env"] == ENV else f" --env {self.settings['env']}"
+        env = f" --env {self.settings['env']}" if ":" in self.settings["env"] else ""
         print(f"{line}. To watch it: python run.py --model {model}{env} --view")
