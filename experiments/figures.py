@@ -12,6 +12,7 @@ from support.files import write_file
 matplotlib.rcParams["text.parse_math"] = False  # a $ in a name is one
 
 PLOTS = (".png", ".svg")
+OPTIMUM = {"MountainCar-v0": -97.7}  # highest possible mean return, of experiments.optimum
 
 
 def save_figure(figure, filename):

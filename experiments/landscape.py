@@ -4,7 +4,8 @@
 
 Each snapshot gets a column: on top its highest Q-value, below its greedy action, for all
 observations; on both the first episode of `python run.py --model SNAPSHOT --view --seed 1`. Where
-no episode ever gets, the network has learned nothing, and the picture shows its guesses.
+no episode ever gets, the network has learned nothing, and the picture shows its guesses. With
+--optimum, a further column shows what would be right.
 """
 
 import sys
@@ -18,6 +19,7 @@ import support.fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps Ten
 import itertools
 import os
 import textwrap
+from collections.abc import Callable
 from typing import NamedTuple
 
 import matplotlib
@@ -26,44 +28,46 @@ from matplotlib import pyplot as plt
 from matplotlib.backends import BackendFilter, backend_registry
 from matplotlib.patheffects import withStroke
 
-import run
 from experiments.figures import PLOTS, save_figure
-from support.checkpoints import CHECKPOINT, read_checkpoint
+from experiments.optimum import Solution
+from experiments.policies import load_policy, play, readable
 from support.command_line import SEED, OneLineParser, new_file
-from support.environments import make_env
 from support.errors import WrongInput, plain_errors
 from support.options import ENV
-from support.snapshots import load_weights
 
 POINTS = 180  # along each axis, at which the network is asked
 HUGE = 1e6  # where a bound is beyond this, an axis shows what the episodes visit
 MOST = 8  # snapshots side by side
+OPTIMUM_POINTS = 400  # along each axis, on which the optimum is computed
 STEPS = (0, 10, 25, 50, 75, 100, 150, 200)  # for which Mountain Car's Q-values are told
 PUSHES = ("push left", "no push", "push right")
 COLORS = ("#2166ac", "#e0e0e0", "#f4a12f")  # of up to three actions, told apart by all eyes
 
 
 class Column(NamedTuple):
-    """What is drawn of one snapshot.
+    """What is drawn of one snapshot, or of the optimum.
 
     Attributes:
-        filename: its file.
+        title: its name.
         path: the observations of an episode, float array (steps + 1, 2).
         episode_return: what that returned, a float.
         gamma: discount factor with which it was trained.
-        q_values: float32 array (POINTS, POINTS, n actions), of `predict_plane`.
+        q_values: function from observations, float32 (n, 2), to Q-values (n, n actions).
     """
 
-    filename: str
+    title: str
     path: np.ndarray
     episode_return: float
     gamma: float
-    q_values: np.ndarray
+    q_values: Callable
 
 
-def readable(filename):
-    """A file's name without bytes that are no text, which can neither be drawn nor tabulated."""
-    return os.fsencode(filename).decode(errors="replace")
+def make_column(title, policy, gamma, env, seed):
+    """Plays an episode of a policy, a `Policy` or a `Solution`; returns its `Column`."""
+    episode = list(play(env, policy.act, seed))
+    path = np.array([observation for observation, *_ in episode], float)
+    _, episode_return, *_ = episode[-1]
+    return Column(title, path, episode_return, gamma, policy.q_values)
 
 
 def can_show():
@@ -76,52 +80,30 @@ def can_show():
     return matplotlib.get_backend().lower() not in without
 
 
-def make_plane(env_id):
-    """Makes an environment; raises `WrongInput` where its observations aren't two numbers."""
-    env = make_env(env_id)
-    (size,) = env.observation_space.shape
+def check_together(policies, with_optimum):
+    """Raises `WrongInput` where `Policy`s can't be drawn side by side, or not with the optimum."""
+    first = policies[0]
+    (size,) = first.env.observation_space.shape
     if size != 2:
         numbers = "1 number" if size == 1 else f"{size} numbers"
-        raise WrongInput(f"--env {env_id}: its observations have {numbers}, only 2 can be drawn")
-    return env
-
-
-def play(env, model, seed, epsilon=0.0):
-    """Plays one episode, at epsilon 0 the first of `run.evaluate` with the same seed.
-
-    Args:
-        env: environment.
-        model: Q-network.
-        seed: seed of the environment and of the random actions.
-        epsilon: probability of a random action.
-
-    Yields:
-        At the reset and after each step: the observation; the return so far, a float; whether the
-        episode is terminated; whether it is truncated.
-    """
-    env.action_space.seed(seed)
-    observation, _ = env.reset(seed=seed)
-    episode_return = 0.0
-    yield observation, episode_return, False, False
-    for _ in range(run.EVAL_STEPS):  # an episode need not end
-        action = run.epsilon_greedy_action(env, model, observation, epsilon)
-        observation, reward, terminated, truncated, _ = env.step(action)
-        episode_return += float(reward)
-        yield observation, episode_return, terminated, truncated
-        if terminated or truncated:
-            break
-
-
-def gamma_of(snapshot):
-    """The discount factor with which a snapshot was trained, a float.
-
-    It is that of the run in whose directory the snapshot is; elsewhere, that of run.py.
-    """
-    logdir = os.path.dirname(snapshot)
-    if not os.path.isfile(os.path.join(logdir, CHECKPOINT)):
-        return run.DISCOUNT_FACTOR_GAMMA
-    settings = read_checkpoint(logdir)["run"]["settings"]
-    return settings.get("discount_factor_gamma", run.DISCOUNT_FACTOR_GAMMA)
+        raise WrongInput(
+            f"{first.filename}: the observations of {first.env_id} have {numbers}, only 2 can be "
+            "drawn"
+        )
+    for policy in policies:
+        if policy.env_id != first.env_id:
+            raise WrongInput(
+                f"{policy.filename} is for {policy.env_id}, and {first.filename} for "
+                f"{first.env_id}; draw them separately"
+            )
+        if with_optimum and policy.gamma != first.gamma:
+            raise WrongInput(
+                f"{policy.filename} was trained with the discount factor {policy.gamma:g}, and "
+                f"{first.filename} with {first.gamma:g}, which have different optimal values; draw "
+                "them separately"
+            )
+    if with_optimum and first.env_id != ENV:
+        raise WrongInput(f"--optimum is known for {ENV} only, and not for {first.env_id}")
 
 
 def find_bounds(space, paths):
@@ -142,17 +124,13 @@ def find_bounds(space, paths):
     return np.where(near, low, least - margin), np.where(near, high, most + margin)
 
 
-def predict_plane(env, model, low, high):
-    """Q-values, float32 (POINTS, POINTS, n actions), in the middle of each cell between bounds.
-
-    The first index is that of the observation's second number, which is drawn upwards.
-    """
+def plane(low, high):
+    """The middles of `POINTS` by `POINTS` cells between bounds: observations, float32 (n, 2)."""
     middles = (np.arange(POINTS) + 0.5) / POINTS
     first_numbers = low[0] + (high[0] - low[0]) * middles
     second_numbers = low[1] + (high[1] - low[1]) * middles
     x, y = np.meshgrid(first_numbers, second_numbers)
-    observations = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
-    return run.predict(env, model, observations).reshape(POINTS, POINTS, -1)
+    return np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
 
 
 def draw(env, columns, low, high):
@@ -177,15 +155,19 @@ def draw(env, columns, low, high):
         squeeze=False,
         layout="constrained",
     )
-    values = np.array([column.q_values.max(axis=2) for column in columns])
+    observations = plane(low, high)
+    q_values = [
+        column.q_values(observations).reshape(POINTS, POINTS, n_actions) for column in columns
+    ]
+    values = np.array([q.max(axis=2) for q in q_values])
     bottom, top = np.percentile(values, [0.5, 99.5])  # corners that no episode sees may stand out
     if is_car:
         bottom, top = min(bottom, -1.0), 0.0  # 0 is nothing more to pay: what is above can't be
     colors = COLORS if n_actions <= len(COLORS) else matplotlib.color_sequences["petroff10"]
     colors = list(itertools.islice(itertools.cycle(colors), n_actions))
     extent = (low[0], high[0], low[1], high[1])
-    for column, value, (above, below) in zip(columns, values, axes.T, strict=True):
-        name = textwrap.fill(readable(os.path.basename(column.filename)), 24)
+    for column, value, q, (above, below) in zip(columns, values, q_values, axes.T, strict=True):
+        name = textwrap.fill(readable(os.path.basename(column.title)), 24)
         above.set_title(f"{name}\nreturn {column.episode_return:g}")
         image = above.imshow(
             value,
@@ -198,7 +180,7 @@ def draw(env, columns, low, high):
             interpolation="bilinear",
         )
         below.imshow(
-            column.q_values.argmax(axis=2),
+            q.argmax(axis=2),
             origin="lower",
             aspect="auto",
             extent=extent,
@@ -273,7 +255,8 @@ def main(argv=None):
     add("snapshots", nargs="+", metavar="X.h5", help=f"snapshots, side by side; at most {MOST}")
     add("--plot", metavar="FILE", type=new_file(*PLOTS), help="draw to a .png or .svg file")
     add("--seed", type=SEED, default=1, help="of the episode (default: 1)")
-    add("--env", metavar="ID", default=ENV, help=f"environment (default: {ENV})")
+    add("--env", metavar="ID", help="environment (default: what the snapshots tell)")
+    add("--optimum", action="store_true", help=f"draw the optimum beside them, in {ENV} only")
     args = parser.parse_args(argv)
     if len(args.snapshots) > MOST:
         parser.error(f"{len(args.snapshots)} snapshots don't fit side by side; give at most {MOST}")
@@ -281,26 +264,20 @@ def main(argv=None):
         matplotlib.use("Agg")  # to files, without a window
     elif not can_show():
         parser.error("no window can be opened here; draw to a file with --plot landscape.png")
-    env = make_plane(args.env)
-    models = [run.create_model(env) for _ in args.snapshots]
-    for filename, model in zip(args.snapshots, models, strict=True):
-        load_weights(model, filename)
-    paths, returns = [], []
-    for model in models:
-        episode = list(play(env, model, args.seed))
-        paths.append(np.array([observation for observation, *_ in episode], float))
-        _, episode_return, *_ = episode[-1]
-        returns.append(episode_return)
-    low, high = find_bounds(env.observation_space, paths)
+    policies = [load_policy(filename, args.env) for filename in args.snapshots]
+    check_together(policies, args.optimum)
+    env, gamma = policies[0].env, policies[0].gamma
     columns = [
-        Column(filename, path, episode_return, gamma, predict_plane(env, model, low, high))
-        for filename, path, episode_return, gamma, model in zip(
-            args.snapshots, paths, returns, map(gamma_of, args.snapshots), models, strict=True
-        )
+        make_column(policy.filename, policy, policy.gamma, env, args.seed) for policy in policies
     ]
+    if args.optimum:
+        columns.append(
+            make_column("optimum", Solution(OPTIMUM_POINTS, gamma), gamma, env, args.seed)
+        )
+    low, high = find_bounds(env.observation_space, [column.path for column in columns])
     for column in columns:
         steps = len(column.path) - 1
-        print(f"{column.filename} return {column.episode_return} in {steps} steps")
+        print(f"{column.title} return {column.episode_return} in {steps} steps")
     figure = draw(env, columns, low, high)
     if args.plot is not None:
         save_figure(figure, args.plot)

@@ -27,14 +27,12 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from tqdm import tqdm
 
-import run
 from experiments.figures import PLOTS, save_figure
-from experiments.landscape import readable
+from experiments.policies import load_policy, readable
 from support.command_line import OneLineParser, new_file, number
 from support.errors import WrongInput, plain_errors
 from support.files import write_file
 from support.options import ENV
-from support.snapshots import load_weights
 
 matplotlib.use("Agg")  # to files, without a window
 
@@ -100,17 +98,22 @@ def push_as_it_rolls(observations):
     return np.where(observations[:, 1] < 0, 0, 2)
 
 
-def measure(env, model, filename, episodes):
-    """Mean returns of a snapshot: pandas.DataFrame of `COLUMNS` with a row per mountain.
+def measure(policy, episodes):
+    """Mean returns of a `Policy`: pandas.DataFrame of `COLUMNS` with a row per mountain.
 
-    Raises `WrongInput` where it is not a snapshot of such a network.
+    Raises `WrongInput` where it is for another environment.
     """
-    load_weights(model, filename)
+    if policy.env_id != ENV:
+        raise WrongInput(f"{policy.filename} is for {policy.env_id}, and not for {ENV}")
     force, gravity = np.array(list(itertools.product(FACTORS, FACTORS))).T
     returns = mean_returns(
-        env, lambda seen: run.predict(env, model, seen).argmax(axis=1), episodes, gravity, force
+        policy.env,
+        lambda seen: policy.q_values(seen).argmax(axis=1),
+        episodes,
+        gravity,
+        force,
     )
-    values = (readable(filename), gravity, force, episodes, returns)
+    values = (readable(policy.filename), gravity, force, episodes, returns)
     return pd.DataFrame(dict(zip(COLUMNS, values, strict=True)))
 
 
@@ -234,9 +237,8 @@ def main(argv=None):
     add("--save", metavar="FILE", type=new_file(".csv"), help="write the returns to a .csv file")
     args = parser.parse_args(argv)
     env = gym.make(ENV)
-    model = run.create_model(env)
     results = pd.concat(
-        read(name) if name.endswith(".csv") else measure(env, model, name, args.episodes)
+        read(name) if name.endswith(".csv") else measure(load_policy(name), args.episodes)
         for name in tqdm(args.policies, disable=None, leave=False)
     )
     check_complete(results)

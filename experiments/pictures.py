@@ -34,11 +34,11 @@ from tensorboard import program
 import run
 from experiments import landscape, mountains, report
 from experiments.figures import save_figure, save_png
+from experiments.policies import load_policy, play
 from support.command_line import OneLineParser
 from support.errors import ROOT, plain_errors
 from support.files import write_file
 from support.options import ENV
-from support.snapshots import load_weights
 
 matplotlib.use("Agg")  # to files, without a window
 
@@ -89,12 +89,9 @@ def film(snapshot, seed):
         what is to be said of it, a string.
     """
     env = gym.make(ENV, render_mode="rgb_array")
-    model = run.create_model(env)
-    if snapshot:
-        load_weights(model, snapshot)
-    epsilon = 0 if snapshot else 1
+    choose = load_policy(snapshot).act if snapshot else lambda _: env.action_space.sample()
     frames = []
-    for _, episode_return, terminated, truncated in landscape.play(env, model, seed, epsilon):
+    for _, episode_return, terminated, truncated in play(env, choose, seed):
         end = ", at the flag" if terminated else ", out of time" if truncated else ""
         frames.append((env.render(), f"return {episode_return:.0f}{end}"))
     return frames

@@ -25,7 +25,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from scipy import stats
 
-from experiments.figures import PLOTS, save_figure
+from experiments.figures import OPTIMUM, PLOTS, save_figure
 from support.command_line import OneLineParser, new_file
 from support.errors import plain_errors
 
@@ -201,6 +201,15 @@ def plot(results):
             (0.005, threshold),
             xycoords=("axes fraction", "data"),
             va="top",
+        )
+    optimum = OPTIMUM.get(results["env"].iloc[0])
+    if optimum is not None:
+        axes.axhline(optimum, color="black", linewidth=0.8, linestyle="--")
+        axes.annotate(
+            f"optimum {optimum:g}",
+            (0.005, optimum),
+            xycoords=("axes fraction", "data"),
+            va="bottom",
         )
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set(xlabel="training steps", ylabel="mean return of an evaluation")

@@ -28,12 +28,14 @@ class Snapshot(NamedTuple):
     """What is read of a snapshot.
 
     Attributes:
+        filename: its name.
         settings: dict of names to the values with which it was trained: the constants, in lower
             case, `env` and `seed`; empty if the file doesn't tell. They may be a stranger's.
         layers: class names of the layers, strings; empty if the file doesn't tell.
         weights: arrays in the order of `keras.Model.get_weights`.
     """
 
+    filename: str
     settings: dict
     layers: list
     weights: list
@@ -44,7 +46,12 @@ def load_weights(model, filename):
 
     Raises `WrongInput`, and changes nothing, where it is not a readable snapshot of such a network.
     """
-    _, layers, weights = read_snapshot(filename)
+    use_weights(model, read_snapshot(filename))
+
+
+def use_weights(model, snapshot):
+    """Does what `load_weights` does, with what `read_snapshot` returned."""
+    filename, _, layers, weights = snapshot
     own_layers = [type(layer).__name__ for layer in model.layers]
     if layers and sorted(layers) != sorted(own_layers):
         raise WrongInput(
@@ -87,7 +94,7 @@ def read_snapshot(filename):
         raise WrongInput(f"{filename} is not a readable snapshot: {reason}")
     with np.load(io.BytesIO(reader.stdout), allow_pickle=False) as archive:
         settings, layers, *weights = [archive[name] for name in archive.files]
-    return Snapshot(json.loads(str(settings)), layers.tolist(), weights)
+    return Snapshot(filename, json.loads(str(settings)), layers.tolist(), weights)
 
 
 class MemoryFile(h5py.File):
