@@ -130,11 +130,8 @@ class Solution:
         return steps
 
 
-def refine(precision=PRECISION):
-    """Solves Mountain Car without discount on finer and finer grids.
-
-    Args:
-        precision: change of the mean return that is small enough.
+def refine():
+    """Solves Mountain Car without discount on finer and finer grids, up to `PRECISION`.
 
     Yields:
         For each grid: the points along an axis, int; numbers of steps, of `Solution.play`.
@@ -144,7 +141,7 @@ def refine(precision=PRECISION):
         solution = Solution(points, 1.0, solution)
         steps = solution.play()
         yield points, steps
-        if abs(steps.mean() - mean) < precision:
+        if abs(steps.mean() - mean) < PRECISION:
             return
         points, mean = 2 * points, steps.mean()
 

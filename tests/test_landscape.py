@@ -13,6 +13,7 @@ from PIL import Image
 
 import run
 from experiments import landscape, mountains
+from experiments.policies import load_policy, play
 
 
 class Walk(gym.Env):
@@ -32,6 +33,7 @@ class Walk(gym.Env):
 
 
 gym.register("Walk-v0", Walk)
+gym.register("MountainHill-v0", "gymnasium.envs.classic_control.mountain_car:MountainCarEnv")
 
 
 def drawn(monkeypatch, *arguments):
@@ -69,7 +71,7 @@ def test_the_episode_is_the_first_of_an_evaluation_with_that_seed(env, rolling, 
     assert -200 < episode_return == -steps
     run.EVAL_STEPS = steps
     assert run.evaluate(env, rolling, seed=7) == episode_return
-    episode = list(landscape.play(env, rolling, 7))
+    episode = list(play(env, load_policy("rolling-0.h5").act, 7))
     assert len(episode) == steps + 1
     (start, *_), (end, played, terminated, _) = episode[0], episode[-1]
     assert (played, terminated) == (episode_return, True)
@@ -91,6 +93,15 @@ def test_a_network_that_expects_the_impossible_is_drawn(env, model, tmp_path, mo
     model.set_weights([weight * 0 + 1 for weight in model.get_weights()])  # all Q-values above 0
     run.save_model(model, 0, ".", "hope")
     assert exit_status(landscape.main, "hope-0.h5", "--plot", "x.png") == 0
+
+
+def test_the_optimum_is_drawn_beside_the_snapshots(rolling, monkeypatch):
+    monkeypatch.setattr(landscape, "OPTIMUM_POINTS", 50)
+    figure = drawn(monkeypatch, "rolling-0.h5", "--optimum")
+    assert figure.axes[1].get_title().startswith("optimum\nreturn -1")
+    values = figure.axes[1].get_images()[0].get_array()
+    behind = round(landscape.POINTS * 1.75 / 1.8)  # position 0.55, behind the flag
+    assert values[-1, behind] == -1 and values[landscape.POINTS // 2, 70] < -50
 
 
 def test_the_picture_is_small(rolling, tmp_path):
@@ -125,7 +136,11 @@ def test_any_name_of_a_file_will_do(rolling, tmp_path):
 @pytest.mark.parametrize(
     "arguments, problem",
     [
-        (["rolling-0.h5", "--env", "CartPole-v1"], "its observations have 4 numbers, only 2"),
+        (["rolling-0.h5", "--env", "CartPole-v1"], "the network for this environment has"),
+        (["pole-0.h5"], "pole-0.h5: the observations of CartPole-v1 have 4 numbers, only 2"),
+        (["rolling-0.h5", "hill-0.h5"], "draw them separately"),
+        (["hill-0.h5", "--optimum"], "--optimum is known for MountainCar-v0 only"),
+        (["rolling-0.h5", "short-0.h5", "--optimum"], "the discount factor 0.9, and"),
         (["rolling-0.h5", "--env", "Nothing-v0"], "--env Nothing-v0"),
         (["rolling-0.h5", "none.h5"], "there is no file none.h5"),
         (["text.h5"], "text.h5 is not a readable snapshot"),
@@ -137,6 +152,10 @@ def test_any_name_of_a_file_will_do(rolling, tmp_path):
 )
 def test_wrong_input_is_one_line(arguments, problem, rolling, tmp_path, capsys):
     (tmp_path / "text.h5").write_text("weights")
+    pole = run.create_model(gym.make("CartPole-v1"))
+    run.save_model(pole, 0, ".", "pole", {"env": "CartPole-v1"})
+    run.save_model(rolling, 0, ".", "hill", {"env": "MountainHill-v0"})
+    run.save_model(rolling, 0, ".", "short", {"discount_factor_gamma": 0.9})
     before = sorted(tmp_path.iterdir())
     assert exit_status(landscape.main, "--plot", "x.png", *arguments) == 2
     errors = capsys.readouterr().err

@@ -10,8 +10,10 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from conftest import ROOT
 
 import run
+from support.checkpoints import read_checkpoint
 from support.errors import WrongInput
 from support.snapshots import load_weights
 
@@ -188,3 +190,108 @@ def test_a_layer_name_never_reaches_the_terminal_as_an_escape_sequence(command, 
     assert (status, errors.count("\n")) == (2, 1)
     assert "\\x1b[31mLambda\\x07" in errors
     assert "\x1b[31m" not in output + errors
+
+
+SHORT = (
+    "--name x --seed 1 --train-start 100 --batch-size 16 --q-validation-size 100 --eval-every 200 "
+    "--eval-steps 500 --max-steps 200"
+).split()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--hidden-units", "8", "--env", "CartPole-v1"],
+        ["--hidden-units", "48", "--scale-observations", "--final-learning-rate", "0.00001"],
+    ],
+)
+def test_a_snapshot_of_any_setting_and_environment_is_played_without_other_options(
+    options, command
+):
+    assert command(*SHORT, *options)[::2] == (0, "")
+    trained = read_checkpoint("x-log")["run"]["evaluations"][-1][1]
+    status, output, errors = command(
+        "--model", "x-log/x-200.h5", "--eval", "--seed", 1, "--eval-steps", 500
+    )
+    assert (status, errors) == (0, "")
+    assert f"episode_return_avg {trained:.3f}" in output
+    assert command("--model", "x-log/x-200.h5", "--gif", "x.gif", "--eval-steps", 20)[0] == 0
+
+
+@pytest.mark.slow
+def test_a_constant_of_a_reader_that_shapes_the_network_is_told_by_the_snapshot(command, tmp_path):
+    source = (ROOT / "run.py").read_text()
+    layer = '    hidden = keras.layers.Dense(HIDDEN_UNITS, activation="relu")(hidden)\n'
+    loop = f"    for _ in range(LAYERS):\n    {layer}"
+    source = source.replace(layer * 2, loop).replace(
+        "\nTRAIN_EPSILON", "\nLAYERS = 2\nTRAIN_EPSILON"
+    )
+    (tmp_path / "lesson.py").write_text(source)
+    arguments = [*SHORT, "--layers", 3]
+    assert command(*arguments, script=tmp_path / "lesson.py")[::2] == (0, "")
+    play = ["--model", "x-log/x-200.h5", "--eval", "--eval-steps", 10]
+    assert command(*play, script=tmp_path / "lesson.py")[::2] == (0, "")
+
+
+@pytest.mark.parametrize(
+    "options, problem",
+    [
+        (["--eval", "--hidden-units", "64"], "--hidden-units 64 contradicts x-0.h5"),
+        ([], "to train it further, give --hidden-units=8 --scale-observations"),
+        (["--hidden-units", "8"], "to train it further, give --scale-observations"),
+    ],
+)
+def test_what_contradicts_a_snapshot_is_named(options, problem, env, command, tmp_path):
+    run.HIDDEN_UNITS = 8
+    run.SCALE_OBSERVATIONS = True
+    settings = {"env": "MountainCar-v0", "hidden_units": 8, "scale_observations": True}
+    run.save_model(run.create_model(env), 0, tmp_path, "x", settings)
+    before = os.listdir(tmp_path)
+    status, _, errors = command("--model", "x-0.h5", *options)
+    assert (status, errors.count("\n")) == (2, 1)
+    assert problem in errors
+    assert os.listdir(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "settings, problem",
+    [
+        ({"env": "CartPole-v1"}, "was trained in CartPole-v1, and not in MountainCar-v0; to train"),
+        ({"env": "trap:Trap-v0"}, "if you trust it, give --env trap:Trap-v0"),
+        ({"env": 1}, "its environment is not a name"),
+        ({"env": "MountainCar-v0", "hidden_units": 10**9}, "between 1 and 4096"),
+        ({"env": "MountainCar-v0", "hidden_units": "32"}, "HIDDEN_UNITS can't be '32'"),
+        ({"env": "MountainCar-v0", "hidden_units": [32]}, "hidden_units is not a number"),
+        (["MountainCar-v0"], "its settings are not a table"),
+    ],
+)
+def test_what_a_stranger_writes_into_a_snapshot_is_only_data(
+    settings, problem, model, command, tmp_path
+):
+    run.save_model(model, 0, tmp_path, "x", settings)
+    (tmp_path / "trap.py").write_text("open('sprung', 'w')")
+    status, _, errors = command("--model", "x-0.h5")
+    assert (status, errors.count("\n")) == (2, 1)
+    assert problem in errors
+    if settings != {"env": "CartPole-v1"}:
+        status, _, errors = command("--model", "x-0.h5", "--eval")
+        assert (status, errors.count("\n")) == (2, 1)
+        assert problem in errors
+    assert not os.path.exists("sprung")
+
+
+def test_changed_settings_are_noticed(model, tmp_path):
+    filename = run.save_model(model, 1, tmp_path, "x", {"env": "MountainCar-v0"})
+    with h5py.File(filename, "r+") as file:
+        del file["settings"]
+        file["settings"] = '{"env": "CartPole-v1"}'
+    with pytest.raises(WrongInput, match="checksum is wrong"):
+        load_weights(model, filename)
+
+
+def test_keras_opens_a_snapshot_with_settings(env, tmp_path):
+    run.SCALE_OBSERVATIONS = True
+    run.FINAL_LEARNING_RATE = 0.0001
+    model = run.create_model(env)
+    filename = run.save_model(model, 1, tmp_path, "x", {"env": "MountainCar-v0"})
+    assert same_weights(model, keras.models.load_model(filename))

@@ -1,0 +1,89 @@
+"""The optimum is what the rules of Mountain Car allow, and networks are compared with it."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from conftest import exit_status
+
+import run
+from experiments import optimum
+from experiments.figures import OPTIMUM
+from experiments.optimum import Solution
+from experiments.policies import play
+
+
+@pytest.fixture(scope="module")
+def solution():
+    return Solution(100, 1.0)
+
+
+def test_its_policy_gets_to_the_flag_in_the_real_environment(env, solution):
+    *_, (_, episode_return, terminated, _) = play(env, solution.act, seed=1)
+    assert terminated
+    assert -106 <= episode_return <= -100
+
+
+def test_its_values_are_the_returns_of_its_policy(env, solution):
+    returns, values = [], []
+    for seed in range(10):
+        (start, *_), *_, (_, episode_return, *_) = play(env, solution.act, seed)
+        returns.append(episode_return)
+        values.append(solution.q_values(start[np.newaxis]).max())
+    assert np.mean(values) == pytest.approx(np.mean(returns), abs=5)  # a coarse grid
+
+
+def test_its_values_are_right_in_any_state(solution):
+    car = gym.make("MountainCar-v0")
+    rng = np.random.default_rng(0)
+    states = rng.uniform([-1.1, -0.06], [0.4, 0.06], (20, 2))
+    played = []
+    for state in states:
+        car.reset(seed=0)
+        car.unwrapped.state = observation = state
+        steps, terminated, truncated = 0, False, False
+        while not (terminated or truncated):
+            observation, _, terminated, truncated, _ = car.step(solution.act(observation))
+            steps += 1
+        assert terminated
+        played.append(-steps)
+    values = solution.q_values(states).max(axis=1)
+    assert np.mean(values) == pytest.approx(np.mean(played), abs=5)
+
+
+@pytest.mark.slow
+def test_the_line_in_plots_is_what_it_computes():
+    *_, (_, steps) = optimum.refine()
+    assert round(-steps.mean(), 1) == OPTIMUM["MountainCar-v0"]
+
+
+def test_it_prints_the_optimum_with_and_without_discount(monkeypatch, capsys):
+    monkeypatch.setattr(optimum, "COARSEST", 30)
+    monkeypatch.setattr(optimum, "PRECISION", 10)
+    assert exit_status(optimum.main, "--gamma", 0.9) == 0
+    heading, *grids, last = capsys.readouterr().out.splitlines()
+    assert heading.endswith("discounted by 0.9")
+    assert grids[0].startswith("30 x 30") and grids[1].startswith("60 x 60")
+    assert float(grids[-1].split()[-1]) == pytest.approx(-10, abs=0.01)
+    assert last.startswith("The optimum is -98.")
+
+
+def test_values_are_compared_in_the_states_that_a_policy_visits(rolling, monkeypatch, capsys):
+    monkeypatch.setattr(optimum, "POINTS", 100)
+    monkeypatch.setattr(optimum, "EPISODES", 2)
+    assert exit_status(optimum.main, "rolling-0.h5", "untrained-0.h5") == 0
+    heading, rolls, untrained, mean = capsys.readouterr().out.splitlines()
+    assert heading.split()[0] == "return"
+    assert -200 < float(rolls.split()[1]) < float(-100)
+    assert float(untrained.split()[1]) == -200
+    assert float(untrained.split()[2]) > 20  # about 0, where -100 steps are to come
+    assert mean.startswith("mean")
+
+
+def test_a_snapshot_for_another_environment_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    pole = run.create_model(gym.make("CartPole-v1"))
+    run.save_model(pole, 0, ".", "pole", {"env": "CartPole-v1"})
+    assert exit_status(optimum.main, "pole-0.h5") == 2
+    errors = capsys.readouterr().err
+    assert errors.count("\n") == 1
+    assert "pole-0.h5 is for CartPole-v1, and not for MountainCar-v0" in errors
