@@ -86,6 +86,7 @@ def parse_args(argv=None):
         settings = read_settings(vars(run))
         add_settings(parser, settings, several=True)
         args = parser.parse_args(argv)
+        check_settings(settings)
         settings = [setting for setting in settings if not setting.problem]
         check_cluster(args)
         name = args.name if args.resume is None else args.resume
@@ -104,11 +105,24 @@ def parse_args(argv=None):
             first = args.first_seed or 0
             seeds = range(first, first + (args.seeds or 10))
             args.trainings = list_trainings(name, options, seeds, args.env or ENV)
-            check_name("a run would be named", args.trainings[-1]["name"])
+            for training in args.trainings:
+                check_name("a run would be named", training["name"])
         make_env(args.trainings[0]["env"]).close()
     except WrongInput as error:
         parser.error(error)
     return args
+
+
+def check_settings(settings):
+    """Raises `WrongInput` where a grid can't do with the constants, a list of `Setting`s."""
+    for setting in settings:
+        if setting.problem and setting.constant in ("MAX_STEPS", "EVAL_EVERY"):
+            raise WrongInput(f"{setting.problem}, and a grid needs to")
+        if setting.name in (*report.COLUMNS, "name", "avg_max_q_value"):
+            raise WrongInput(
+                f"{setting.constant} can't be the name of a constant, for {setting.name} is a "
+                "column of the results; rename the constant"
+            )
 
 
 def check_cluster(args):

@@ -32,6 +32,8 @@ from support.errors import plain_errors
 matplotlib.use("Agg")  # to files, without a window
 
 COLUMNS = ("setting", "env", "seed", "step", "return", "seconds", "failed")
+KINDS = {"setting": str, "env": str, "step": float, "return": float}
+NONE = {name: "" for name in ("step", "return", "seconds", "failed")}  # a setting may be named NA
 MEASURES = {  # what is measured of a training, given the returns of its evaluations by step
     "last evaluation": lambda returns: returns.iloc[-1],
     "best evaluation": lambda returns: returns.max(),
@@ -236,7 +238,7 @@ def main(argv=None):
     frames = []
     for filename in args.results:
         try:
-            frames.append(pd.read_csv(filename, dtype={"step": float, "return": float}))
+            frames.append(pd.read_csv(filename, dtype=KINDS, keep_default_na=False, na_values=NONE))
         except (OSError, ValueError) as error:
             parser.error(f"{filename} can't be read; give the results.csv of a grid: {error}")
         missing = [name for name in COLUMNS if name not in frames[-1] and name != "seconds"]

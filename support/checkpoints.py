@@ -9,6 +9,7 @@ import importlib.metadata
 import io
 import json
 import os
+import re
 import zipfile
 from glob import escape, glob
 
@@ -21,6 +22,7 @@ CHECKPOINT = "checkpoint.npz"
 FORMAT = 3  # of the file; others are refused
 LIBRARIES = ("gymnasium", "keras", "numpy", "tensorflow")  # whose versions affect exact results
 LONGEST_RUN = 10**9  # steps
+NAME = "[A-Za-z0-9_]{1,100}"  # of an array
 
 
 def versions():
@@ -31,15 +33,28 @@ def versions():
 def encode(state):
     """The state of a part of a training as it is written: a dict of names to arrays.
 
-    Raises TypeError or ValueError where it is no dict of names to arrays and JSON values.
+    Raises TypeError where it is no dict of names to arrays of numbers and JSON values.
     """
+    if not isinstance(state, dict):
+        raise TypeError(f"{type(state).__name__} is not a dict")
     arrays = {}
     for name, value in state.items():
-        if not isinstance(value, np.ndarray):
-            value = np.array(json.dumps(value))
-        if value.dtype.hasobject:
-            raise TypeError(f"{name} is an array of Python objects")
-        arrays[name] = value
+        if not isinstance(name, str) or not re.fullmatch(NAME, name):
+            raise TypeError(f"the name {name!r:.40} is not made of letters, digits and _")
+        if isinstance(value, (np.ndarray, np.generic)):
+            is_plain = value.dtype.kind in "biufc"
+        else:
+            try:
+                value = np.array(json.dumps(value))
+                is_plain = True
+            except (TypeError, ValueError):
+                is_plain = False
+        if not is_plain:
+            raise TypeError(
+                f"{name!r} is neither an array of numbers nor made of numbers, strings, lists and "
+                "dicts"
+            )
+        arrays[name] = np.asarray(value)
     return arrays
 
 
@@ -99,6 +114,8 @@ def read_checkpoint(logdir):
         for table in ("versions", "missing"):
             if type(state["file"][table]) is not dict:
                 raise ValueError(f"its {table} are {state['file'][table]!r}")
+            if not all(type(value) is str for value in state["file"][table].values()):
+                raise ValueError(f"its {table} are not strings")
         _check_run(**state["run"])
     except Exception as error:  # a right checksum doesn't make the content right
         raise WrongInput(f"{filename} is not a checkpoint of this program: {error!r}") from error

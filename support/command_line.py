@@ -72,5 +72,7 @@ class OneLineParser(argparse.ArgumentParser):
             if unknown[0].endswith(".h5") and "--model" in options:
                 meant = [f"--model {unknown[0]}"]
             hint = f"; did you mean {meant[0]}?" if meant else ""
+            if unknown[0].lower() in ("true", "false"):
+                hint = "; instead of True and False, write --NAME and --no-NAME"
             self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
         return args

@@ -1,5 +1,7 @@
 """Environments that fit the Q-network, and whose episodes can be played again."""
 
+import re
+
 import gymnasium as gym
 import numpy as np
 
@@ -28,7 +30,12 @@ def make_env(env_id, view=False, images=False, gif=None, title=""):
     in_window = view and has_display()
     is_drawn = in_window or images or gif is not None
     try:
-        check_env(gym.make(env_id, disable_env_checker=True))
+        if not re.fullmatch(r"([A-Za-z_][\w.]*:)?[\w./-]+", env_id):
+            raise WrongInput("it is not a name such as MountainCar-v0 or module:Name-v0")
+        plain = gym.make(env_id, disable_env_checker=True)
+        check_env(plain)
+        if is_drawn and not can_be_drawn(plain):
+            raise WrongInput("it can't be drawn: its metadata name no render mode rgb_array")
         env = gym.make(env_id, render_mode="rgb_array") if is_drawn else gym.make(env_id)
         if in_window:
             env = Window(env, f"{env_id} - {title}")
@@ -53,12 +60,18 @@ def check_env(env):
         raise WrongInput(f"its rewards, {reward_space}, are not single numbers{instead}")
     with env:
         observation, _ = env.reset(seed=0)
-        _, reward, *_ = env.unwrapped.step(actions.sample())
-    if np.shape(observation) != space.shape:
-        shapes = f"{np.shape(observation)}, its observation space says {space.shape}"
-        raise WrongInput(f"its observations have the shape {shapes}")
+        next_observation, reward, *_ = env.unwrapped.step(actions.sample())
+    for seen in (observation, next_observation):
+        if np.shape(seen) != space.shape:
+            shapes = f"{np.shape(seen)}, its observation space says {space.shape}"
+            raise WrongInput(f"its observations have the shape {shapes}")
     if np.shape(reward) != () or np.asarray(reward).dtype.kind not in "biuf":
         raise WrongInput(f"its rewards, such as {reward}, are not single numbers{instead}")
+
+
+def can_be_drawn(env):
+    """Whether an environment says that it gives pictures of itself."""
+    return "rgb_array" in (env.metadata or {}).get("render_modes", ())
 
 
 def scaling(space):

@@ -76,6 +76,15 @@ def plain_errors():
         sys.exit(print_error(error, status=1))
 
 
+def describe(error):
+    """An exception in one line, with the place in the project's code where it comes from."""
+    frames = own_frames(error.__traceback__)
+    place = (
+        f" ({os.path.basename(frames[-1].filename)}, line {frames[-1].lineno})" if frames else ""
+    )
+    return f"{error!r}{place}"
+
+
 def is_installed(filename):
     """Whether a file of source is part of Python or of an installed library."""
     return filename.startswith(INSTALLED)

@@ -49,8 +49,15 @@ keras.config.set_floatx("float32")  # whatever the user's own configuration of K
 logging.set_verbosity(logging.ERROR)  # Keras warns at each .h5 file that the format is an old one
 
 PLAIN = (bool, int, float, str)
+SYMBOLIC = (
+    "{} is compiled, so its tensors have no values yet: use tf.where instead of if, and tf.print "
+    "instead of print; or run with --eager to look inside."
+)
 MOST_GRAPHS = 16  # of a function, that are kept
 MANY_GRAPHS = 10  # after which a function probably gets a new one at every call
+WITHOUT_LINE = (
+    "{} is compiled, so the line in it that fails isn't known; run with --eager to see it."
+)
 EAGER = (
     "Eager: print, breakpoint() and debuggers work in every function, and training takes "
     "about 60 times as long."
@@ -62,10 +69,29 @@ class Array:
 
 
 class Arrays:
-    """Marks the place of several arrays: (Arrays, keys, shapes and dtypes).
+    """Marks the place of several arrays: (Arrays, kind, shapes and dtypes).
 
-    `keys` are those of a dict; None for a tuple or a list.
+    `kind` is a tuple of the keys of a dict; the class of a named tuple; None for a tuple or a list.
     """
+
+
+class Constant:
+    """Something else in the arguments of a call, which is the same only if it is the same object.
+
+    Args:
+        value: an environment, a network, whatever.
+    """
+
+    __slots__ = ("value",)
+
+    def __init__(self, value):
+        self.value = value
+
+    def __hash__(self):
+        return id(self.value)
+
+    def __eq__(self, other):
+        return type(other) is Constant and other.value is self.value
 
 
 def run_eagerly():
@@ -103,7 +129,7 @@ def compiled(function):
 
     @functools.lru_cache(maxsize=MOST_GRAPHS)
     def trace(template, keywords, values):
-        objects = tuple([id(value) for value in template if not isinstance(value, (*PLAIN, tuple))])
+        objects = tuple([value for value in template if isinstance(value, Constant)])
         graphs[objects] += 1
         if graphs[objects] == MANY_GRAPHS:
             warnings.warn(
@@ -130,12 +156,18 @@ def compiled(function):
                 return call_eagerly(function, template, keywords, arrays)
             graph, variables, dtypes, is_single = trace(template, keywords, constants(module))
         except Exception as error:
+            if "ymbolic" in str(error):
+                error.add_note(SYMBOLIC.format(function.__name__))
             raise error.with_traceback(without_libraries(error.__traceback__)) from error.__cause__
         # Calling `graph` itself would check its arguments in Python and run in another thread,
         # 0.4 ms a call; as the single operation that it is, it runs here and now.
-        outputs = tf.raw_ops.StatefulPartitionedCall(
-            args=[*arrays, *variables], Tout=dtypes, f=graph
-        )
+        try:
+            outputs = tf.raw_ops.StatefulPartitionedCall(
+                args=[*arrays, *variables], Tout=dtypes, f=graph
+            )
+        except tf.errors.OpError as error:
+            error.add_note(WITHOUT_LINE.format(function.__name__))
+            raise
         if is_single:
             return outputs[0].numpy()
         numbers = iter(outputs if dtypes else ())
@@ -184,23 +216,31 @@ def take_arrays(values):
             value = (Array, array.shape, array.dtype)
         elif isinstance(value, (tuple, list, dict)):
             value = take_members(value, arrays)
+        else:
+            value = constant(value)
         template.append(value)
     return tuple(template), arrays
 
 
+def constant(value):
+    """What stands for a value that becomes part of the graph: 1, 1.0 and True are not the same."""
+    return (type(value), value) if isinstance(value, PLAIN) else Constant(value)
+
+
 def take_members(value, arrays):
     """Appends the arrays in a tuple, list or dict to a list; returns what marks their place."""
-    keys = tuple(value) if isinstance(value, dict) else None
-    members = value.values() if keys is not None else value
+    is_dict = isinstance(value, dict)
+    members = value.values() if is_dict else value
     arrays_or_lists = (np.ndarray, np.generic, tf.Tensor, tuple, list)
-    if keys is None and not any(isinstance(member, arrays_or_lists) for member in members):
-        return tuple(value)
+    if not is_dict and not any(isinstance(member, arrays_or_lists) for member in members):
+        return tuple, tuple([constant(member) for member in members])
+    kind = tuple(value) if is_dict else type(value) if hasattr(value, "_fields") else None
     kinds = []
     for member in members:
         array = np.asarray(member)
         arrays.append(array)
         kinds.append((array.shape, array.dtype))
-    return Arrays, keys, tuple(kinds)
+    return Arrays, kind, tuple(kinds)
 
 
 def symbols(template):
@@ -214,9 +254,14 @@ def symbols(template):
     return [tf.TensorSpec(shape, dtype) for shape, dtype in kinds]
 
 
+def value_of(mark):
+    """The value for which `constant` returned a mark."""
+    return mark.value if isinstance(mark, Constant) else mark[1]
+
+
 def is_mark(value, mark):
     """Whether a value in a template marks the place of an array, or of several."""
-    return isinstance(value, tuple) and len(value) > 0 and value[0] is mark
+    return isinstance(value, tuple) and value[0] is mark
 
 
 def apply(function, template, keywords, arrays):
@@ -227,10 +272,16 @@ def apply(function, template, keywords, arrays):
         if is_mark(value, Array):
             value = next(arrays)
         elif is_mark(value, Arrays):
-            _, keys, kinds = value
+            _, kind, kinds = value
             value = tuple([next(arrays) for _ in kinds])
-            if keys is not None:
-                value = dict(zip(keys, value, strict=True))
+            if isinstance(kind, tuple):
+                value = dict(zip(kind, value, strict=True))
+            elif kind is not None:
+                value = kind(*value)
+        elif is_mark(value, tuple):
+            value = tuple([value_of(member) for member in value[1]])
+        else:
+            value = value_of(value)
         values.append(value)
     positional = len(values) - len(keywords)
     return function(*values[:positional], **dict(zip(keywords, values[positional:], strict=True)))

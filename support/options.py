@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import sys
 import tempfile
 
 import numpy as np
@@ -32,6 +33,9 @@ def from_command_line(main, constants):
         main: function of what `parse_args` returns.
         constants: `globals()` of the lesson.
     """
+    if constants["__name__"] == "__main__":  # so that other files find the same constants
+        name = os.path.splitext(os.path.basename(constants["__file__"]))[0]
+        sys.modules.setdefault(name, sys.modules["__main__"])
     with plain_errors():
         args = parse_args(constants)
         if args.eager:

@@ -34,8 +34,6 @@ RANGES = {  # of the constants of run.py; those that a reader adds may have any 
     "HIDDEN_UNITS": (1, 4096),
     "FINAL_LEARNING_RATE": (0.0, 1e6),
 }
-ANY_INTEGER = (-(10**18), 10**18)
-ANY_NUMBER = (-1e300, 1e300)
 
 
 class Setting(NamedTuple):
@@ -146,9 +144,8 @@ def literal(statement):
 
 def parser_of(constant, value, filename):
     """Function from a string to a value of a constant; see `read_settings`."""
-    kinds = {bool: boolean, int: number(*ANY_INTEGER), float: number(*ANY_NUMBER)}
     if constant not in RANGES:
-        return kinds.get(type(value), str)
+        return {bool: boolean, int: whole, float: fraction}.get(type(value), text)
     smallest, largest = RANGES[constant]
     is_right_kind = type(value) in (int, type(smallest))
     if not (is_right_kind and smallest <= value <= largest):
@@ -158,16 +155,45 @@ def parser_of(constant, value, filename):
     return number(smallest, largest)
 
 
+def whole(word):
+    """Type of the option of a reader's constant that is an integer in the source."""
+    try:
+        return int(word)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be an integer, not {word!r}; where a fraction makes sense, write the constant "
+            "as 1.0 instead of 1"
+        ) from None
+
+
+def fraction(word):
+    """Type of the option of a reader's constant that is a float in the source."""
+    try:
+        return float(word)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, not {word!r}") from None
+
+
+def text(word):
+    """Type of the option of a reader's constant that is a string in the source."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"must be text, not {word!r}") from None
+    return word
+
+
 def used_early(tree):
     """Constants that are used while a module is imported, before options can change them.
 
     These are uses outside of functions (for another constant, say), in the defaults of a function's
-    parameters, and in anything that changes the constant again.
+    parameters, in functions that are called there, and in anything that changes the constant again.
 
     Returns:
         Dict of names to line numbers.
     """
     found = {}
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
 
     def visit(node):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
@@ -175,6 +201,9 @@ def used_early(tree):
             inside = [*defaults, *getattr(node, "decorator_list", [])]
         else:
             inside = ast.iter_child_nodes(node)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            called = functions.pop(node.func.id, None)
+            inside = [*inside, *(called.body if called else [])]
         if is_constant(node):
             found.setdefault(node.id, node.lineno)
         for child in inside:
@@ -209,7 +238,7 @@ def add_settings(parser, settings, several=False):
         keywords = {"dest": setting.constant, "default": None}
         default = f"(default: {setting.default})"
         if setting.problem:
-            default = f"= {setting.default} (only in run.py)"
+            default = f"= {setting.default} (can't be set here)"
             keywords |= {"type": refuse(setting.problem), "nargs": "?", "const": ""}
         elif type(setting.default) is bool and not several:
             keywords |= {"action": argparse.BooleanOptionalAction}
@@ -273,7 +302,7 @@ def as_option(name, value):
 def check_recorded(setting, value):
     """Raises `WrongInput` where a recorded value is impossible, or can't be put into effect."""
     if setting.problem:
-        if value != setting.default:
+        if repr(value) != repr(setting.default):
             raise WrongInput(f"{setting.problem}; the run was made with {value!r}")
     else:
         parse_recorded(setting.constant, setting.parse, value)
@@ -285,5 +314,6 @@ def parse_recorded(name, parse, value):
         found = parse(str(value))
     except argparse.ArgumentTypeError as error:
         raise WrongInput(f"{name} {error}") from error
-    if found != value or isinstance(found, str) != isinstance(value, str):
+    is_same = found == value or repr(found) == repr(value) == "nan"
+    if not is_same or isinstance(found, str) != isinstance(value, str):
         raise WrongInput(f"{name} can't be {value!r}")

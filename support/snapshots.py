@@ -179,7 +179,7 @@ def _archive(filename):
         if not all(np.isfinite(weight).all() for weight in weights):
             raise ValueError("its weights are not finite")
         config = json.loads(file.attrs.get("model_config", "{}"))
-        layers = [layer["class_name"] for layer in config.get("config", {}).get("layers", [])]
+        layers = [str(layer["class_name"]) for layer in config.get("config", {}).get("layers", [])]
     buffer = io.BytesIO()
     np.savez(
         buffer,

@@ -18,7 +18,8 @@ import numpy as np
 from tqdm import tqdm
 
 from support.checkpoints import encode, write_checkpoint
-from support.errors import WrongInput
+from support.environments import can_be_drawn
+from support.errors import WrongInput, describe
 from support.files import PARTIAL, lock
 
 
@@ -166,6 +167,7 @@ class Training:
         is_episode_end = "episode" in info
         if is_episode_end and self._first_return is None:
             self._first_return = float(info["episode"]["r"])
+            self._collect()  # so that what can't be saved is told early
         if is_last_step or (is_episode_end and step // every > self._saved_step // every):
             self._save()
 
@@ -197,22 +199,32 @@ class Training:
         if self.validation_observations is not None:
             space = self._parts["env"].observation_space
             observations = self.validation_observations
-            if observations.shape[1:] != space.shape or observations.dtype != space.dtype:
+            if observations.shape[1:] != space.shape or observations.dtype.kind not in "biuf":
                 raise ValueError("its validation observations are not those of its environment")
 
-    def _save(self):
-        """Writes a checkpoint; raises FloatingPointError where weights are not finite, OSError."""
+    def _collect(self):
+        """The states of all parts that can give theirs, encoded: dict of dicts of arrays."""
         state = {}
         for name, part in self._savers.items():
-            if not (hasattr(part, "get_state") and hasattr(part, "set_state")):
-                self._give_up(name, "it has no get_state and set_state")
-                continue
             try:
-                state[name] = encode(part.get_state())
+                if not (hasattr(part, "get_state") and hasattr(part, "set_state")):
+                    self._give_up(name, "it has no get_state and set_state")
+                    continue
+                found = part.get_state()
             except Exception as error:  # whatever somebody's own part leads to
                 if part is self._parts["log"] and isinstance(error, OSError):
                     raise  # its curves can't be written to the disk
-                self._give_up(name, f"its get_state fails with {error!r}")
+                self._give_up(name, f"its get_state fails with {describe(error)}")
+                continue
+            try:
+                state[name] = encode(found)
+            except TypeError as error:
+                self._give_up(name, f"in what its get_state returns, {error}")
+        return state
+
+    def _save(self):
+        """Writes a checkpoint; raises FloatingPointError where weights are not finite, OSError."""
+        state = self._collect()
         weights = state.get("model", {}).values()
         if not all(np.isfinite(array).all() for array in weights if array.dtype.kind == "f"):
             raise FloatingPointError(f"the weights are not finite at step {self._step}")
@@ -266,7 +278,7 @@ class Training:
             try:
                 part.set_state(self._state[name])
             except Exception as error:  # whatever the state of something else leads to
-                reason = error if type(error) is ValueError else repr(error)
+                reason = error if type(error) is ValueError else describe(error)
                 raise WrongInput(f"{self.logdir} can't be resumed: its {name}: {reason}") from error
         for filename in os.listdir(self.logdir):
             if filename.endswith((f"{PARTIAL}.h5", f"{PARTIAL}.npz")):
@@ -290,7 +302,7 @@ class Training:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         for part in self._parts.values():
-            if hasattr(part, "close"):
+            if callable(getattr(part, "close", None)):
                 part.close()
         if self._lock:
             self._lock.release()
@@ -312,6 +324,11 @@ class Training:
                 print(f"Nothing was saved yet, so {self.logdir} is removed.")
         else:
             left = f"the last good checkpoint is {self.logdir}'s of step {self._saved_step}"
+            if not self._missing and not isinstance(error, FloatingPointError):
+                print(
+                    f"To continue from step {self._saved_step}, once that is mended: "
+                    f"python run.py --resume {shlex.quote(self.logdir)}"
+                )
         if isinstance(error, FloatingPointError):
             raise FloatingPointError(f"{error}; {left}") from error
 
@@ -337,5 +354,7 @@ class Training:
             solves = "solves" if best.episode_return_avg >= threshold else "doesn't solve"
             line += f", which {solves} the problem (the threshold is {threshold:g})"
         model = shlex.quote(os.path.join(self.logdir, f"{self.name}-best.h5"))
+        look = "--view" if can_be_drawn(self._parts["env"]) else "--eval"
         env = f" --env {self.settings['env']}" if ":" in self.settings["env"] else ""
-        print(f"{line}. To watch it: python run.py --model {model}{env} --view")
+        verb = "watch" if look == "--view" else "evaluate"
+        print(f"{line}. To {verb} it: python run.py --model {model}{env} {look}")

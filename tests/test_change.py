@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from typing import NamedTuple
 
 import gymnasium as gym
 import h5py
@@ -264,6 +265,56 @@ def test_a_compiled_function_takes_a_batch_as_tuple_list_or_dict(env):
         assert total(batch) == 6
 
 
+class Batch(NamedTuple):
+    numbers: object
+    weights: object
+
+
+def test_a_compiled_function_takes_whatever_has_no_hash_and_tells_equal_numbers_apart(env):
+    @compiled
+    def describe(value, array):
+        return {"value": tf.constant(getattr(value, "n", value)), "twice": array * 2}
+
+    ones = np.ones(2)
+    assert describe(env.action_space, ones)["value"] == 3
+    kinds = [describe(value, ones)["value"].dtype.kind for value in (1, 1.0, True, 1)]
+    assert kinds == ["i", "f", "b", "i"]
+
+    @compiled
+    def count(variables, array):
+        return tf.constant(len(variables)), array
+
+    assert count([keras.Variable(1.0), keras.Variable(2.0)], ones)[0] == 2
+
+
+def test_a_compiled_function_takes_a_named_tuple_as_what_it_is():
+    @compiled
+    def weigh(batch):
+        return tf.reduce_sum(batch.numbers * batch.weights)
+
+    assert weigh(Batch(np.array([1.0, 2.0]), np.array([3.0, 4.0]))) == 11
+
+
+def test_a_mistake_that_shows_only_when_the_graph_runs_says_how_to_see_its_line():
+    @compiled
+    def fails(array):
+        return tf.gather(array, [5])
+
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:
+        fails(np.ones(2))
+    assert any("run with --eager to see it" in note for note in error.value.__notes__)
+
+
+def test_a_tensor_used_as_a_number_while_it_has_no_value_says_what_to_do():
+    @compiled
+    def fails(array):
+        return 1 if array[0] > 0 else 2
+
+    with pytest.raises(TypeError) as error:
+        fails(np.ones(2))
+    assert any("tf.where" in note and "--eager" in note for note in error.value.__notes__)
+
+
 def test_a_constant_that_changes_while_the_program_runs_acts(env, model):
     buffer = ReplayBuffer(4, env.observation_space, seed=0)
     observation, _ = env.reset(seed=0)
@@ -333,16 +384,33 @@ def test_a_replay_buffer_with_nothing_but_add_and_sample_trains(how, command, tm
 
 
 @pytest.mark.parametrize(
-    "state", ["{'lock': object()}", "{'a': np.array([object()])}", "1 / 0", "open('/no')"]
+    "state, reason",
+    [
+        ("{'lock': object()}", "'lock' is neither an array of numbers nor made of numbers"),
+        ("{'a': np.array([object()])}", "'a' is neither an array of numbers"),
+        ("{'a': [np.zeros(2)]}", "'a' is neither an array of numbers"),
+        ("{'a': np.array(['text'])}", "'a' is neither an array of numbers"),
+        ("{'a/b': 1}", "the name 'a/b' is not made of letters, digits and _"),
+        ("{'a' * 70000: 1}", "is not made of letters"),
+        ("{3: 1}", "the name 3 is not made of letters"),
+        ("[1]", "list is not a dict"),
+        ("1 / 0", "fails with ZeroDivisionError('division by zero') (lesson.py, line"),
+        ("open('/no')", "fails with FileNotFoundError"),
+    ],
 )
-def test_a_part_that_cannot_give_its_state_ends_nothing(state, command, tmp_path):
-    own = f"    def get_state(self):\n        return {state}\n\n    set_state = print"
+def test_a_part_that_cannot_give_its_state_ends_nothing(state, reason, command, tmp_path):
+    """It is told when the first episode ends, although the buffer was empty at the start."""
+    own = f"    def get_state(self):\n        return {state} if self.transitions else {{}}\n\n"
+    own += "    set_state = close = None"
     own = OWN_BUFFER.replace("{how}", "list(zip(*batch))").rstrip() + f"\n\n{own}\n\n\n"
     replacements = {"# Each of these": f"{own}# Each of these", MAKE_BUFFER: "OwnBuffer()"}
     script = changed(tmp_path, replacements, "lesson.py")
     status, output, errors = command("--name", "x", *SHORT, script=script)
     assert (status, errors) == (0, "")
-    assert output.count("can't be resumed: the state of replay_buffer is not saved") == 1
+    told = "can't be resumed: the state of replay_buffer is not saved"
+    assert output.count(told) == 1
+    assert reason in output
+    assert output.index(told) < output.index("x-400.h5")
 
 
 def test_an_environment_may_be_wrapped(command, tmp_path):
@@ -357,6 +425,32 @@ def test_an_environment_may_be_wrapped(command, tmp_path):
     status, output, errors = command("--name", "x", *SHORT, script=script)
     assert (status, errors) == (0, "")
     assert output.count("can't be resumed: the state of env is not saved") == 1
+
+
+def test_a_crash_after_a_checkpoint_says_how_to_go_on(command, tmp_path, capsys):
+    crash = {
+        "        if is_last_step:\n": "        if step == 300: 1 / 0\n        if is_last_step:\n"
+    }
+    script = changed(tmp_path, crash, "lesson.py")
+    with pytest.raises(ZeroDivisionError):
+        command("--name", "x", *SHORT, "--checkpoint-every", 100, script=script)
+    assert "To continue from step 200, once that is mended" in capsys.readouterr().out
+    script = changed(tmp_path, {}, "lesson.py")
+    assert command("--resume", "x-log", script=script)[::2] == (0, "")
+
+
+def test_other_files_find_the_constants_that_options_have_set(tmp_path):
+    for name in ("loggers.py", "replay_buffer.py", "requirements.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    look = "print('in other files', __import__('run').BATCH_SIZE)"
+    source = (tmp_path / "replay_buffer.py").read_text()
+    place = "        self.size = size\n"
+    (tmp_path / "replay_buffer.py").write_text(source.replace(place, f"{place}        {look}\n"))
+    (tmp_path / "support").symlink_to(ROOT / "support")
+    changed(tmp_path, {})
+    command = [sys.executable, "run.py", "--name", "x", *map(str, QUICK)]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert "in other files 16\n" in ended.stdout
 
 
 def test_a_loop_that_ends_early_ends_well(command, tmp_path):

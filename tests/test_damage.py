@@ -116,7 +116,7 @@ def test_damaged_snapshots_are_refused_or_load_as_they_were(run_directory, tmp_p
 
 def test_a_changed_weight_is_noticed(run_directory, tmp_path):
     content = bytearray((run_directory / "x-400.h5").read_bytes())
-    _, weights = read_snapshot(str(run_directory / "x-400.h5"))
+    weights = read_snapshot(str(run_directory / "x-400.h5")).weights
     place = content.index(weights[2].tobytes())
     content[place + 100] ^= 1
     (tmp_path / "x.h5").write_bytes(content)

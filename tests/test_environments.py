@@ -97,3 +97,44 @@ def test_an_environment_that_cannot_be_played_again_is_refused_on_resuming(env, 
     assert (status, errors.count("\n")) == (2, 1)
     assert "x-log can't be resumed: its env: its episode takes another course" in errors
     assert repr(read_checkpoint("x-log")) == repr(before)
+
+
+class Grows(Walk):
+    """Observes more numbers after a step than at the reset."""
+
+    def step(self, action):
+        observation, *others = super().step(action)
+        return np.append(observation, 0), *others
+
+
+class Blind(Walk):
+    """Can't be drawn."""
+
+
+gym.register("Grows-v0", Grows)
+gym.register("Blind-v0", Blind)
+
+
+@pytest.mark.parametrize(
+    "env_id, problem",
+    [
+        ("Grows-v0", "its observations have the shape (3,), its observation space says (2,)"),
+        (":Walk-v0", "it is not a name such as MountainCar-v0 or module:Name-v0"),
+        ("a:b:c", "it is not a name such as"),
+        (".a:Walk-v0", "it is not a name such as"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_created(env_id, problem, command, tmp_path):
+    status, _, errors = command(*SHORT, "--env", env_id)
+    assert (status, errors) == (2, f"run.py: --env {env_id}: {problem}\n") or problem in errors
+    assert (status, errors.count("\n")) == (2, 1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_drawn_is_evaluated_instead(command):
+    status, output, errors = command(*SHORT, "--env", "Blind-v0", "--max-steps", 2000)
+    assert (status, errors) == (0, "")
+    assert " --view" not in output
+    status, _, errors = command("--model", "x-log/x-best.h5", "--gif", "x.gif")
+    assert (status, errors.count("\n")) == (2, 1)
+    assert "it can't be drawn: its metadata name no render mode rgb_array" in errors

@@ -22,6 +22,7 @@ from support.checkpoints import CHECKPOINT, encode, read_checkpoint, write_check
 from support.errors import WrongInput
 from support.events import EventFile
 from support.files import lock
+from support.settings import Setting
 
 SHORT = (
     "--env CartPole-v1 --max-steps 4000 --train-start 200 --q-validation-size 300 "
@@ -468,3 +469,15 @@ def test_a_damaged_grid_is_one_line_and_changes_nothing(change, tmp_path, monkey
     assert (exit_.value.code, output) == (2, "")
     assert errors.count("\n") == 1 and "grid.json is not a grid of this program" in errors
     assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "constant, problem, told",
+    [
+        ("STEP", None, "STEP can't be the name of a constant, for step is a column of the results"),
+        ("MAX_STEPS", "MAX_STEPS can't be set", "MAX_STEPS can't be set, and a grid needs to"),
+    ],
+)
+def test_constants_that_a_grid_cannot_do_with_are_named(constant, problem, told):
+    with pytest.raises(WrongInput, match=told):
+        grid.check_settings([Setting(constant, 1, "", int, problem)])

@@ -161,3 +161,11 @@ def test_a_setting_has_the_same_interval_whatever_it_is_compared_with():
     alone, beside = summarize(first, second), summarize(third, first)
     columns = [name for name in alone.columns if name.startswith("last evaluation")]
     assert alone.loc[0, columns].tolist() == beside.loc[1, columns].tolist()
+
+
+def test_a_setting_may_be_named_like_a_missing_value(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    report.frame(trainings("NA", [[-150], [-130]]).to_dict("records")).to_csv("a.csv", index=False)
+    report.main(["a.csv"])
+    output = capsys.readouterr().out
+    assert "NA" in output and "-140.0 [" in output

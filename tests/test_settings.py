@@ -5,7 +5,7 @@ from conftest import ROOT
 
 import run
 from support.options import parse_args
-from support.settings import read_settings
+from support.settings import check_recorded, read_settings
 
 
 def lesson(folder, *lines):
@@ -96,6 +96,7 @@ def test_a_constant_that_a_reader_adds_is_an_option(line, argv, value, tmp_path,
         ("HIDDEN = 64\nLAYERS = [HIDDEN] * 2", "--hidden", "line 2 uses it before options are"),
         ("HIDDEN = 64\ndef f(units=HIDDEN): pass", "--hidden", "line 2 uses it before options"),
         ("HIDDEN = 64\nclass A:\n    units = HIDDEN", "--hidden", "line 3 uses it before options"),
+        ("HIDDEN = 64\ndef f(): return [HIDDEN]\nX = f()", "--hidden", "line 2 uses it before"),
     ],
 )
 def test_the_option_of_a_constant_that_cannot_be_one_says_why(
@@ -108,7 +109,7 @@ def test_the_option_of_a_constant_that_cannot_be_one_says_why(
     assert problem in refusal(names, [option, "3"], capsys)
     with pytest.raises(SystemExit):
         parse_args(names, ["--help"])
-    assert "(only in run.py)" in " ".join(capsys.readouterr().out.split())
+    assert "(can't be set here)" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(
@@ -116,6 +117,7 @@ def test_the_option_of_a_constant_that_cannot_be_one_says_why(
     [
         "HIDDEN = 64\ndef f(): return HIDDEN",
         "HIDDEN = 64\nf = lambda: HIDDEN",
+        "HIDDEN = 64\ndef f(): return HIDDEN\nTABLE = {'f': f}",
         "HIDDEN = 64\nclass A:\n    def f(self): return HIDDEN",
     ],
 )
@@ -123,6 +125,29 @@ def test_a_constant_used_inside_a_function_is_an_option(line, tmp_path):
     names = lesson(tmp_path, line)
     parse_args(names, ["--hidden", "8"])
     assert names["HIDDEN"] == 8
+
+
+@pytest.mark.parametrize("line, word", [("TAU = 1", "0.5"), ("TAU = 1", "1e3")])
+def test_an_integer_that_might_be_a_fraction_says_how(line, word, tmp_path, capsys):
+    told = f"must be an integer, not '{word}'; where a fraction makes sense, write the constant as"
+    assert told in refusal(lesson(tmp_path, line), ["--tau", word], capsys)
+
+
+@pytest.mark.parametrize("line", ["X = 0xFFFFFFFFFFFFFFFFF", "X = 1e999", "X = float('nan')"])
+def test_any_number_can_be_recorded_and_compared(line, tmp_path):
+    names = lesson(tmp_path, line)
+    settings = {setting.name: setting for setting in read_settings(names)}
+    check_recorded(settings["x"], names["X"])
+
+
+def test_a_bool_with_a_value_says_what_to_write(tmp_path, capsys):
+    told = "instead of True and False, write --NAME and --no-NAME"
+    assert told in refusal(lesson(tmp_path, "DOUBLE = True"), ["--double", "True"], capsys)
+
+
+def test_a_string_that_is_not_text_is_refused(tmp_path, capsys):
+    names = lesson(tmp_path, "LOSS = 'huber'")
+    assert "must be text" in refusal(names, ["--loss", "a\udcff"], capsys)
 
 
 @pytest.mark.parametrize("line", ["SEED = 1", "TEST = 3", "EAGER = False", "NO_OP = 1\nOP = True"])
