@@ -1,0 +1,113 @@
+"""The walkthrough of docs/change-it.md does what it says, step by step."""
+
+import re
+import shlex
+
+import pytest
+from conftest import ROOT
+
+from experiments import grid
+from support.checkpoints import read_checkpoint
+
+PAGE = (ROOT / "docs" / "change-it.md").read_text()
+SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
+BLOCKS = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
+SHORT = (
+    "--seed 1 --train-start 100 --max-steps 400 --q-validation-size 100 --eval-every 200 "
+    "--eval-steps 250"
+).split()
+
+
+def apply(diff, folder):
+    """Changes files as a ```diff block says."""
+    for part in re.split(r"^@@ ", diff, flags=re.MULTILINE)[1:]:
+        name, _, body = part.partition("\n")
+        lines = [(line[:1], line[1:] + "\n") for line in body.splitlines()]
+        old = "".join(line for sign, line in lines if sign != "+")
+        new = "".join(line for sign, line in lines if sign != "-")
+        source = (folder / name).read_text()
+        assert source.count(old) == 1, old
+        (folder / name).write_text(source.replace(old, new))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("heading", SECTIONS)
+def test_the_steps_work_as_written(heading, command, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "run.py").write_text((ROOT / "run.py").read_text())
+    runs = []
+    for language, block in BLOCKS.findall(SECTIONS[heading]):
+        if language == "diff":
+            apply(block, tmp_path)
+        elif language == "python":
+            name = re.match(r"# (\w+\.py)", block)[1]
+            with open(tmp_path / name, "a") as file:
+                file.write(block)
+        else:
+            words = shlex.split(block)
+            if words[:2] == ["python", "run.py"]:
+                status, output, errors = command(*words[2:], *SHORT, script=tmp_path / "run.py")
+                assert (status, errors) == (0, "")
+                runs.append((words[-1], output))
+    assert runs or heading == "Is it better?"
+    for name, _ in runs:
+        assert read_checkpoint(f"{name}-log")["run"]["step"] == 400
+
+
+def test_a_constant_of_ones_own_is_known_to_snapshot_and_run(command, tmp_path):
+    (tmp_path / "run.py").write_text((ROOT / "run.py").read_text())
+    heading = "A constant of your own"
+    (diff,) = [block for language, block in BLOCKS.findall(SECTIONS[heading]) if language == "diff"]
+    apply(diff, tmp_path)
+    run = {"script": tmp_path / "run.py"}
+    assert command(*SHORT, "--activation", "tanh", "--name", "x", **run)[::2] == (0, "")
+    assert read_checkpoint("x-log")["run"]["settings"]["activation"] == "tanh"
+    evaluate = ["--model", "x-log/x-400.h5", "--eval", "--eval-steps", 10]
+    assert command(*evaluate, **run)[::2] == (0, "")
+    status, _, errors = command(*evaluate, "--activation", "relu", **run)
+    assert status == 2 and "was started with tanh" in errors
+
+
+@pytest.mark.parametrize("how", ["without", "with"])
+def test_a_buffer_can_be_resumed_once_it_gives_its_state(how, command, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(__import__("sys").modules, "deque_buffer", raising=False)
+    (tmp_path / "run.py").write_text((ROOT / "run.py").read_text())
+    blocks = BLOCKS.findall(SECTIONS["A replay buffer of your own"])
+    apply(next(block for language, block in blocks if language == "diff"), tmp_path)
+    buffer, methods = [block for language, block in blocks if language == "python"]
+    (tmp_path / "deque_buffer.py").write_text(buffer + (methods if how == "with" else ""))
+    run = {"script": tmp_path / "run.py"}
+    status, output, _ = command(*SHORT, "--name", "x", **run)
+    assert status == 0
+    status, _, errors = command("--resume", "x", "--max-steps", 450, **run)
+    if how == "with":
+        assert "can't be resumed" not in output
+        assert (status, errors) == (0, "")
+    else:
+        assert "This run can't be resumed" in output
+        assert status == 2
+
+
+def test_looking_inside_shows_the_targets_of_eleven_updates(command, tmp_path):
+    (tmp_path / "run.py").write_text((ROOT / "run.py").read_text())
+    (language, diff), (_, line) = BLOCKS.findall(SECTIONS["A look inside"])
+    assert language == "diff"
+    apply(diff, tmp_path)
+    status, output, _ = command(*shlex.split(line)[2:], script=tmp_path / "run.py")
+    shown = [line for line in output.splitlines() if line.startswith("targets")]
+    assert status == 0
+    assert len(shown) == 11
+    assert all(line.startswith("targets tf.Tensor([") for line in shown)
+
+
+def test_the_grids_would_begin(monkeypatch, capsys):
+    lines = [line for _, block in BLOCKS.findall(SECTIONS["Is it better?"]) for line in [block]]
+    commands = [line for line in lines if line.startswith("python -m experiments.grid")]
+    assert len(commands) == 2
+    for line in commands:
+        options = shlex.split(line)[3:]
+        name, *values = options[: options.index("--seeds")]
+        own = ["--hidden-units", "8", "16"]  # this run.py hasn't their constants
+        assert name in ("--activation", "--double") and len(values) == 2
+        grid.parse_args([*own, *options[options.index("--seeds") :]])
