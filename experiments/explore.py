@@ -1,0 +1,219 @@
+"""See it learn: makes a page that shows trainings of Mountain Car in any browser.
+
+    python -m experiments.explore first-log -o first.html
+
+The page needs nothing but itself: the weights of all snapshots, NAME-STEP.h5, are in it, and it
+computes what the networks say. The more snapshots, the smoother: `python run.py --snapshot-every
+4000`. What it looks like and what it does is in the folder `page`, to be read and changed.
+"""
+
+import sys
+
+if not __package__:
+    print("explore.py: start it with python -m experiments.explore", file=sys.stderr)
+    sys.exit(2)
+
+import support.fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps TensorFlow quiet)
+
+import base64
+import json
+import os
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+
+import run
+from experiments.optimum import POINTS, Solution
+from experiments.policies import load_policy, readable
+from support.checkpoints import read_checkpoint
+from support.command_line import OneLineParser, new_file
+from support.errors import WrongInput, plain_errors
+from support.files import write_file
+from support.options import ENV
+from support.settings import read_settings
+
+PAGE = Path(__file__).parent / "page"
+OPTIMUM_POINTS = 101  # along each axis, at which the page has the right values
+MOST_RUNS = 4
+LARGEST = 3_000_000  # bytes of the page, beyond which snapshots are left out
+TOLERANCE = 1e-3  # of Q-values
+STATES = 100  # at which a network is compared with what the page makes of its weights
+
+
+def read_run(logdir):
+    """Reads what the page shows of a run.
+
+    Args:
+        logdir: directory of the run.
+
+    Returns:
+        Dict that can be written as JSON.
+
+    Raises:
+        WrongInput: the run can't be shown.
+    """
+    state = read_checkpoint(logdir)["run"]
+    settings = state["settings"]
+    if settings.get("env") != ENV:
+        raise WrongInput(f"{logdir} is of {settings.get('env')}; the page shows {ENV} only")
+    if not len(state["evaluations"]):
+        raise WrongInput(f"{logdir} has no evaluation yet; train longer")
+    steps = find_snapshots(logdir)
+    if not steps:
+        raise WrongInput(f"{logdir} has no snapshots NAME-STEP.h5; train longer")
+    policies = {step: load_policy(filename) for step, filename in steps.items()}
+    networks = [as_network(policy) for policy in policies.values()]
+    if any(network[1:] != networks[0][1:] for network in networks):
+        raise WrongInput(f"{logdir} has snapshots of different networks")
+    _, sizes, scale, offset = networks[0]
+    return {
+        "name": readable(os.path.basename(os.path.normpath(logdir))),
+        "title": describe(settings),
+        "gamma": next(iter(policies.values())).gamma,
+        "targetUpdateEvery": settings.get("target_update_every", run.TARGET_UPDATE_EVERY),
+        "sizes": sizes,
+        "scale": scale,
+        "offset": offset,
+        "evaluations": [
+            [int(step), average, q_value] for step, average, q_value, _ in state["evaluations"]
+        ],
+        "snapshots": [
+            {"step": step, "weights": encode(weights)}
+            for step, (weights, *_) in zip(steps, networks, strict=True)
+        ],
+    }
+
+
+def find_snapshots(logdir):
+    """The snapshots of a run that are of a step: dict of steps to files, in their order."""
+    found = {}
+    for filename in os.listdir(logdir):
+        match = re.fullmatch(r".*-(\d{1,9})\.h5", filename, re.DOTALL)
+        if match:
+            found[int(match[1])] = os.path.join(logdir, filename)
+    return dict(sorted(found.items()))
+
+
+def describe(settings):
+    """The settings in which a run differs from run.py, as text."""
+    others = [
+        f"{setting.constant} {settings[setting.name]}"
+        for setting in read_settings(vars(run))
+        if setting.name in settings
+        and settings[setting.name] != setting.default
+        and not setting.name.endswith("_every")
+    ]
+    return ", ".join(others) or "the article's constants"
+
+
+def as_network(policy):
+    """What the page computes Q-values with.
+
+    Args:
+        policy: `Policy` in Mountain Car.
+
+    Returns:
+        (weights, sizes, scale, offset): all weights in a row, float32; numbers of values before,
+        between and after the layers; what observations are multiplied by, and what is added then.
+
+    Raises:
+        WrongInput: the network does something else than the page.
+    """
+    dense = [layer for layer in policy.model.layers if isinstance(layer, keras.layers.Dense)]
+    sizes = [2, *[layer.units for layer in dense]]
+    scale, offset = [1.0, 1.0], [0.0, 0.0]
+    for layer in policy.model.layers:
+        if isinstance(layer, keras.layers.Rescaling):
+            scale, offset = list(layer.scale), list(layer.offset)
+    weights = policy.model.get_weights()
+    space = policy.env.observation_space
+    states = np.random.default_rng(0).uniform(space.low, space.high, (STATES, 2))
+    values = states * scale + offset
+    for number, (kernel, bias) in enumerate(zip(weights[::2], weights[1::2], strict=True)):
+        values = values @ kernel + bias
+        if number < len(dense) - 1:
+            values = np.maximum(values, 0)
+    if not np.allclose(values, policy.q_values(states), rtol=TOLERANCE, atol=TOLERANCE):
+        raise WrongInput(
+            f"{policy.filename}: the page knows Dense layers with relu one after the other, and "
+            "this network does something else; change experiments/page and explore.py for it"
+        )
+    return np.concatenate([weight.ravel() for weight in weights]), sizes, scale, offset
+
+
+def encode(numbers):
+    """Numbers as float32 in base64, a string."""
+    return base64.b64encode(np.asarray(numbers, "<f4").tobytes()).decode()
+
+
+def right_values(gamma):
+    """The highest Q-values that are right for a discount factor: dict for the page."""
+    solution = Solution(POINTS, gamma)
+    car = solution.car
+    positions = np.linspace(car.min_position, car.max_position, OPTIMUM_POINTS)
+    velocities = np.linspace(-car.max_speed, car.max_speed, OPTIMUM_POINTS)
+    x, y = np.meshgrid(positions, velocities)
+    values = solution.q_values(np.stack([x.ravel(), y.ravel()], axis=1)).max(axis=1)
+    return {"points": OPTIMUM_POINTS, "values": encode(values)}
+
+
+def fill_in(runs):
+    """The page with what `read_run` returned for some runs: a string."""
+    optima = {}
+    for shown in runs:
+        optima.setdefault(as_key(shown["gamma"]), right_values(shown["gamma"]))
+    content = json.dumps({"runs": runs, "optima": optima}, allow_nan=False)
+    page = (PAGE / "page.html").read_text(encoding="utf-8")
+    parts = {name: (PAGE / name).read_text(encoding="utf-8") for name in ("page.css", "numbers.js")}
+    parts["page.js"] = (PAGE / "page.js").read_text(encoding="utf-8")
+    # In JSON a < may be written in another way, so that no name in it can end the element.
+    parts["data"] = content.replace("<", "\\u003c")
+    for name, part in parts.items():
+        before, after = page.split(f"/* {name} */")
+        page = before + part + after
+    return page
+
+
+def as_key(gamma):
+    """A discount factor as JavaScript writes it."""
+    return f"{gamma:g}" if gamma % 1 else str(int(gamma))
+
+
+def thin_out(runs):
+    """Leaves out every second snapshot of the run with the most, again and again, until all fit."""
+    whole = sum(len(shown["snapshots"]) for shown in runs)
+    while sum(map(size_of, runs)) > LARGEST - 200_000:  # what is left for the rest of the page
+        largest = max(runs, key=size_of)
+        if len(largest["snapshots"]) < 3:
+            break
+        largest["snapshots"] = largest["snapshots"][::-2][::-1]  # the last one stays
+    kept = sum(len(shown["snapshots"]) for shown in runs)
+    if kept < whole:
+        print(f"{kept} of {whole} snapshots are shown, so that the page has less than 3 MB")
+
+
+def size_of(shown):
+    """Bytes of a run's snapshots."""
+    return sum(len(snapshot["weights"]) for snapshot in shown["snapshots"])
+
+
+def main(argv=None):
+    parser = OneLineParser(prog="explore", description="Makes a page that shows trainings.")
+    add = parser.add_argument
+    add("runs", nargs="+", metavar="NAME-log", help=f"directories of runs; at most {MOST_RUNS}")
+    output = {"type": new_file(".html"), "required": True, "metavar": "FILE.html"}
+    add("-o", "--output", help="file to write", **output)
+    args = parser.parse_args(argv)
+    if len(args.runs) > MOST_RUNS:
+        parser.error(f"{len(args.runs)} runs are too many for the page; give at most {MOST_RUNS}")
+    runs = [read_run(logdir) for logdir in args.runs]
+    thin_out(runs)
+    write_file(args.output, fill_in(runs).encode())
+    print(f"Saved {args.output}")
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        main()

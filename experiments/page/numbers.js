@@ -1,0 +1,151 @@
+// Mountain Car and the Q-network, with the numbers that the Python program gets.
+"use strict";
+
+const CAR = {
+  minPosition: -1.2,
+  maxPosition: 0.6,
+  maxSpeed: 0.07,
+  goalPosition: 0.5,
+  goalVelocity: 0,
+  force: 0.001,
+  gravity: 0.0025,
+  timeLimit: 200,
+};
+const REWARD = -1;
+const ACTIONS = ["push left", "no push", "push right"];
+
+function clip(value, low, high) {
+  return Math.min(Math.max(value, low), high);
+}
+
+// One step of Gymnasium's MountainCar-v0. `mountain` has the factors of gravity and force.
+function stepCar(state, action, mountain = { gravity: 1, force: 1 }) {
+  let velocity =
+    state.velocity +
+    (action - 1) * CAR.force * mountain.force +
+    Math.cos(3 * state.position) * (-CAR.gravity * mountain.gravity);
+  velocity = clip(velocity, -CAR.maxSpeed, CAR.maxSpeed);
+  const position = clip(state.position + velocity, CAR.minPosition, CAR.maxPosition);
+  if (position === CAR.minPosition && velocity < 0) {
+    velocity = 0;
+  }
+  const atFlag = position >= CAR.goalPosition && velocity >= CAR.goalVelocity;
+  return { position, velocity, atFlag };
+}
+
+// The height of the valley at a position, between 0.1 and 1.
+function height(position) {
+  return Math.sin(3 * position) * 0.45 + 0.55;
+}
+
+function decodeFloats(base64) {
+  const text = atob(base64);
+  const bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) {
+    bytes[i] = text.charCodeAt(i);
+  }
+  return new Float32Array(bytes.buffer);
+}
+
+// A network from its weights in one row: for each layer the kernel (inputs x outputs), then the
+// bias. `sizes` are the numbers of values before, between and after the layers. Observations are
+// multiplied by `scale`, and `offset` is added, before the first.
+function makeNetwork(weights, sizes, scale, offset) {
+  const layers = [];
+  let start = 0;
+  for (let n = 0; n + 1 < sizes.length; n++) {
+    const [inputs, outputs] = [sizes[n], sizes[n + 1]];
+    const kernel = weights.subarray(start, start + inputs * outputs);
+    start += inputs * outputs;
+    const bias = weights.subarray(start, start + outputs);
+    start += outputs;
+    const rows = new Float32Array(inputs * outputs); // the weights of each output side by side
+    for (let i = 0; i < inputs; i++) {
+      for (let o = 0; o < outputs; o++) {
+        rows[o * inputs + i] = kernel[i * outputs + o];
+      }
+    }
+    layers.push({ inputs, outputs, rows, bias });
+  }
+  return { layers, scale, offset };
+}
+
+// Q-values of `count` states, three in a row for each, from a row of positions and velocities.
+function predict(network, observations, count) {
+  let values = new Float32Array(2 * count);
+  for (let n = 0; n < 2 * count; n++) {
+    values[n] = Math.fround(observations[n] * network.scale[n % 2]) + network.offset[n % 2];
+  }
+  network.layers.forEach((layer, number) => {
+    const isLast = number === network.layers.length - 1;
+    values = applyLayer(layer, values, count, isLast);
+  });
+  return values;
+}
+
+// What a layer makes of `count` rows of values. It takes four rows at a time, because each weight
+// that is fetched then serves four of them.
+function applyLayer(layer, values, count, isLast) {
+  const { inputs, outputs, rows, bias } = layer;
+  const results = new Float32Array(count * outputs);
+  for (let first = 0; first < count; first += 4) {
+    const a = first * inputs;
+    const b = Math.min(first + 1, count - 1) * inputs;
+    const c = Math.min(first + 2, count - 1) * inputs;
+    const d = Math.min(first + 3, count - 1) * inputs;
+    for (let o = 0; o < outputs; o++) {
+      let sumA = bias[o];
+      let sumB = sumA;
+      let sumC = sumA;
+      let sumD = sumA;
+      const row = o * inputs;
+      for (let i = 0; i < inputs; i++) {
+        const weight = rows[row + i];
+        sumA += weight * values[a + i];
+        sumB += weight * values[b + i];
+        sumC += weight * values[c + i];
+        sumD += weight * values[d + i];
+      }
+      // The last rows may be fewer than four; then some are the last one again.
+      results[Math.min(first + 3, count - 1) * outputs + o] = isLast || sumD > 0 ? sumD : 0;
+      results[Math.min(first + 2, count - 1) * outputs + o] = isLast || sumC > 0 ? sumC : 0;
+      results[Math.min(first + 1, count - 1) * outputs + o] = isLast || sumB > 0 ? sumB : 0;
+      results[first * outputs + o] = isLast || sumA > 0 ? sumA : 0;
+    }
+  }
+  return results;
+}
+
+function qValues(network, state) {
+  return predict(network, Float32Array.of(state.position, state.velocity), 1);
+}
+
+// The index of the highest value; of several, the first, as NumPy has it.
+function argmax(values) {
+  let best = 0;
+  for (let n = 1; n < values.length; n++) {
+    if (values[n] > values[best]) {
+      best = n;
+    }
+  }
+  return best;
+}
+
+// The states of an episode that a network drives greedily, its start included.
+function playEpisode(network, start, mountain) {
+  const states = [{ ...start, atFlag: false }];
+  while (states.length <= CAR.timeLimit && !states[states.length - 1].atFlag) {
+    const state = states[states.length - 1];
+    states.push(stepCar(state, argmax(qValues(network, state)), mountain));
+  }
+  return states;
+}
+
+// What `steps` steps to the flag are worth: -1 - gamma - gamma^2 - ...
+function worth(steps, gamma) {
+  let value = 0;
+  for (let n = 0; n < steps; n++) {
+    value = REWARD + gamma * value;
+  }
+  return value;
+}

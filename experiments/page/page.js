@@ -1,0 +1,742 @@
+// The page: what is shown, and what the reader does.
+
+const REDUCED_MOTION = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+const STEPS_PER_SECOND = 30; // as the environment is drawn
+const COARSE = 40; // cells along each axis of the plane while the slider moves
+const FINE = 160; // and at rest
+const SLICE = 12; // milliseconds of work at a time, so that the page stays responsive
+const REST = 120; // milliseconds without a change after which the plane is drawn finely
+const TRAINING_PACE = 250; // milliseconds for each snapshot while the training plays
+const ACTION_COLOURS = [[33, 102, 172], [224, 224, 224], [244, 161, 47]];
+const VIRIDIS = [ // from low to high
+  [68, 1, 84], [72, 40, 120], [62, 74, 137], [49, 104, 142], [38, 130, 142], [31, 158, 137],
+  [53, 183, 121], [110, 206, 88], [181, 222, 43], [253, 231, 37],
+];
+const BLUE_TO_BROWN = [ // too low, right, too high
+  [5, 48, 97], [67, 147, 195], [247, 247, 247], [191, 129, 45], [84, 48, 5],
+];
+const LARGEST_ERROR = 40; // at which the colours of the difference end
+const HINTS = {
+  value:
+    "Each point is a situation. Play the training, and watch high values (yellow: little is left to " +
+    "pay) spread backwards from the flag, along the car's way.",
+  action:
+    "Each point is a situation. The colour is the action with the highest Q-value there; a good " +
+    "driver pushes the way the car already rolls, nearly everywhere.",
+  error:
+    "Each point is a situation. White: the network is right. Blue: it expects too little; brown: " +
+    "too much. It need not be right where no episode ever passes.",
+};
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const element = (id) => document.getElementById(id);
+const optima = {};
+const networks = new Map();
+const state = {
+  run: data.runs[0],
+  number: 0, // of the snapshot
+  view: "value",
+  mountain: { gravity: 1, force: 1 },
+  start: -0.5,
+  car: null, // position, velocity, atFlag
+  path: [], // states since the car was put where it started
+  own: null, // the reader's own episode: states; null while the network drives
+  pedal: 1, // action that the reader chooses
+  playing: !REDUCED_MOTION,
+  training: false, // whether the slider moves by itself
+};
+
+function networkOf(run, number) {
+  const snapshot = run.snapshots[number];
+  if (!networks.has(snapshot)) {
+    const weights = decodeFloats(snapshot.weights);
+    networks.set(snapshot, makeNetwork(weights, run.sizes, run.scale, run.offset));
+  }
+  return networks.get(snapshot);
+}
+
+function network() {
+  return networkOf(state.run, state.number);
+}
+
+// The highest Q-value that is right in a state; between the points of the grid, interpolated.
+function rightValue(gamma, position, velocity) {
+  const key = String(gamma);
+  if (!optima[key]) {
+    const { points, values } = data.optima[key];
+    optima[key] = { points, values: decodeFloats(values) };
+  }
+  const { points, values } = optima[key];
+  const last = points - 1;
+  const x = ((position - CAR.minPosition) / (CAR.maxPosition - CAR.minPosition)) * last;
+  const y = ((velocity + CAR.maxSpeed) / (2 * CAR.maxSpeed)) * last;
+  const column = clip(Math.floor(x), 0, last - 1);
+  const row = clip(Math.floor(y), 0, last - 1);
+  const at = (r, c) => values[r * points + c];
+  const below = at(row, column) + (x - column) * (at(row, column + 1) - at(row, column));
+  const above =
+    at(row + 1, column) + (x - column) * (at(row + 1, column + 1) - at(row + 1, column));
+  return below + (y - row) * (above - below);
+}
+
+function show(number, digits = 2) {
+  return number.toFixed(digits).replace("-", "−");
+}
+
+// ---------------------------------------------------------------------------------------------
+// Colours
+
+function colourOnRamp(ramp, share) {
+  const place = clip(share, 0, 1) * (ramp.length - 1);
+  const n = Math.min(Math.floor(place), ramp.length - 2);
+  return ramp[n].map((from, channel) => from + (place - n) * (ramp[n + 1][channel] - from));
+}
+
+function css([red, green, blue]) {
+  return `rgb(${Math.round(red)}, ${Math.round(green)}, ${Math.round(blue)})`;
+}
+
+// The lowest value on the scale of colours: what it is worth never to get to the flag in time.
+function lowestValue() {
+  return Math.min(worth(120, state.run.gamma), -1);
+}
+
+function colourOf(q, position, velocity) {
+  if (state.view === "action") {
+    return ACTION_COLOURS[argmax(q)];
+  }
+  const value = Math.max(...q);
+  if (state.view === "value") {
+    return colourOnRamp(VIRIDIS, 1 - value / lowestValue());
+  }
+  const error = value - rightValue(state.run.gamma, position, velocity);
+  return colourOnRamp(BLUE_TO_BROWN, 0.5 + error / LARGEST_ERROR / 2);
+}
+
+// ---------------------------------------------------------------------------------------------
+// The plane
+
+const planeImage = document.createElement("canvas"); // the colours, one pixel for each cell
+let planeJob = 0; // number of the newest drawing; an older one that is at work stops
+let restTimer = 0;
+
+function positionOfCell(column, cells) {
+  return CAR.minPosition + ((CAR.maxPosition - CAR.minPosition) * (column + 0.5)) / cells;
+}
+
+function velocityOfCell(row, cells) {
+  return CAR.maxSpeed - (2 * CAR.maxSpeed * (row + 0.5)) / cells;
+}
+
+// Colours some rows of cells into an image.
+function colourRows(image, cells, first, count) {
+  const observations = new Float32Array(2 * cells * count);
+  for (let n = 0; n < cells * count; n++) {
+    observations[2 * n] = positionOfCell(n % cells, cells);
+    observations[2 * n + 1] = velocityOfCell(first + Math.floor(n / cells), cells);
+  }
+  const values = predict(network(), observations, cells * count);
+  for (let n = 0; n < cells * count; n++) {
+    const q = values.subarray(3 * n, 3 * n + 3);
+    const colour = colourOf(q, observations[2 * n], observations[2 * n + 1]);
+    image.data.set([...colour, 255], 4 * (first * cells + n));
+  }
+}
+
+function finishPlane(image, cells) {
+  planeImage.width = planeImage.height = cells;
+  planeImage.getContext("2d").putImageData(image, 0, 0);
+  drawPlane();
+  element("plane").dataset.cells = cells;
+}
+
+// Draws the plane coarsely at once, and finely when nothing has changed for a moment.
+function colourPlane() {
+  planeJob += 1;
+  const image = new ImageData(COARSE, COARSE);
+  colourRows(image, COARSE, 0, COARSE);
+  finishPlane(image, COARSE);
+  clearTimeout(restTimer);
+  restTimer = setTimeout(colourFinely, REST, planeJob);
+}
+
+function colourFinely(job) {
+  const image = new ImageData(FINE, FINE);
+  let row = 0;
+  function work() {
+    const end = performance.now() + SLICE;
+    while (job === planeJob && row < FINE && performance.now() < end) {
+      colourRows(image, FINE, row, 1);
+      row += 1;
+    }
+    if (job !== planeJob) {
+      return;
+    }
+    if (row < FINE) {
+      setTimeout(work);
+    } else {
+      finishPlane(image, FINE);
+    }
+  }
+  work();
+}
+
+// Makes a canvas as sharp as the screen; gives its context, and its size in CSS pixels.
+function prepare(canvas) {
+  const ratio = window.devicePixelRatio || 1;
+  const width = canvas.clientWidth;
+  const height = canvas.clientHeight;
+  if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
+    canvas.width = Math.round(width * ratio);
+    canvas.height = Math.round(height * ratio);
+  }
+  const context = canvas.getContext("2d");
+  context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  return { context, width, height };
+}
+
+function drawPlane() {
+  const { context, width, height } = prepare(element("plane"));
+  const x = (position) =>
+    ((position - CAR.minPosition) / (CAR.maxPosition - CAR.minPosition)) * width;
+  const y = (velocity) => (0.5 - velocity / (2 * CAR.maxSpeed)) * height;
+  context.imageSmoothingEnabled = state.view !== "action";
+  context.drawImage(planeImage, 0, 0, width, height);
+
+  context.setLineDash([5, 4]);
+  context.strokeStyle = "#000";
+  context.lineWidth = 1.5;
+  context.beginPath();
+  context.moveTo(x(CAR.goalPosition), 0);
+  context.lineTo(x(CAR.goalPosition), height);
+  context.stroke();
+  context.setLineDash([]);
+
+  drawPath(context, state.path, x, y, "#fff");
+  if (state.own) {
+    drawPath(context, state.own, x, y, "#ff7fd0");
+  }
+}
+
+function drawPath(context, path, x, y, colour) {
+  for (const [width, style] of [[4, "#000"], [2, colour]]) {
+    context.lineWidth = width;
+    context.strokeStyle = style;
+    context.beginPath();
+    for (const { position, velocity } of path) {
+      context.lineTo(x(position), y(velocity));
+    }
+    context.stroke();
+  }
+  const { position, velocity } = path[path.length - 1];
+  context.beginPath();
+  context.arc(x(position), y(velocity), 5, 0, 2 * Math.PI);
+  context.fillStyle = colour;
+  context.fill();
+  context.lineWidth = 1.5;
+  context.strokeStyle = "#000";
+  context.stroke();
+}
+
+function drawLegend() {
+  const legend = element("legend");
+  legend.replaceChildren();
+  const text = (words) => legend.append(words);
+  if (state.view === "action") {
+    ACTIONS.forEach((name, action) => {
+      const swatch = document.createElement("span");
+      swatch.className = "swatch";
+      swatch.style.background = css(ACTION_COLOURS[action]);
+      const label = document.createElement("span");
+      label.append(swatch, name);
+      legend.append(label);
+    });
+    return;
+  }
+  const ramp = document.createElement("span");
+  ramp.className = "ramp";
+  const colours = (state.view === "value" ? VIRIDIS : BLUE_TO_BROWN).map(css);
+  ramp.style.background = `linear-gradient(to right, ${colours.join(", ")})`;
+  const [low, high] =
+    state.view === "value" ? [lowestValue(), 0] : [-LARGEST_ERROR, LARGEST_ERROR];
+  text(state.view === "value" ? `${show(low, 0)} (far away)` : show(low, 0));
+  legend.append(ramp);
+  text(state.view === "value" ? `${high} (at the flag)` : `+${high}`);
+}
+
+// ---------------------------------------------------------------------------------------------
+// The valley
+
+function valleyX(position, width) {
+  return ((position - CAR.minPosition) / (CAR.maxPosition - CAR.minPosition)) * width;
+}
+
+function drawValley() {
+  const { context, width, height: tall } = prepare(element("valley"));
+  const x = (position) => valleyX(position, width);
+  const y = (position) => tall * (1.02 - 0.78 * height(position));
+  context.clearRect(0, 0, width, tall);
+  context.strokeStyle = "#333";
+  context.lineWidth = 2;
+  context.beginPath();
+  for (let n = 0; n <= 100; n++) {
+    const position = CAR.minPosition + (n / 100) * (CAR.maxPosition - CAR.minPosition);
+    context.lineTo(x(position), y(position));
+  }
+  context.stroke();
+
+  const [poleX, poleY] = [x(CAR.goalPosition), y(CAR.goalPosition)];
+  context.beginPath();
+  context.moveTo(poleX, poleY);
+  context.lineTo(poleX, poleY - 34);
+  context.stroke();
+  context.fillStyle = "#b35900";
+  context.beginPath();
+  context.moveTo(poleX, poleY - 34);
+  context.lineTo(poleX + 18, poleY - 28);
+  context.lineTo(poleX, poleY - 22);
+  context.fill();
+
+  if (state.own) {
+    drawCar(context, x, y, state.path[Math.min(state.own.length, state.path.length) - 1], "#bbb");
+    drawCar(context, x, y, state.own[state.own.length - 1], "#a8157a", state.pedal);
+  } else {
+    drawCar(context, x, y, state.car, "#1f4e8c", nextAction());
+  }
+}
+
+function drawCar(context, x, y, { position }, colour, action = 1) {
+  const slope = Math.atan2(y(position + 0.01) - y(position - 0.01), x(0.02) - x(0));
+  context.save();
+  context.translate(x(position), y(position));
+  context.rotate(slope);
+  context.fillStyle = colour;
+  context.fillRect(-14, -17, 28, 11);
+  context.fillStyle = "#222";
+  for (const wheel of [-8, 8]) {
+    context.beginPath();
+    context.arc(wheel, -5, 4.5, 0, 2 * Math.PI);
+    context.fill();
+  }
+  if (action !== 1) {
+    const way = action - 1;
+    context.fillStyle = "#b35900";
+    context.beginPath();
+    context.moveTo(way * 34, -12);
+    context.lineTo(way * 20, -19);
+    context.lineTo(way * 20, -5);
+    context.fill();
+  }
+  context.restore();
+}
+
+// ---------------------------------------------------------------------------------------------
+// The car
+
+function nextAction() {
+  return argmax(qValues(network(), state.car));
+}
+
+function isOver(path) {
+  return path[path.length - 1].atFlag || path.length > CAR.timeLimit;
+}
+
+function putCar(position, velocity = 0) {
+  state.car = { position, velocity, atFlag: false };
+  state.path = [state.car];
+  state.own = null;
+  element("drive").textContent = "Drive";
+  element("drive-state").textContent = "";
+  showCar();
+}
+
+function moveCar() {
+  if (isOver(state.path)) {
+    return;
+  }
+  state.car = stepCar(state.car, nextAction(), state.mountain);
+  state.path.push(state.car);
+  showCar();
+}
+
+function showCar() {
+  drawValley();
+  drawPlane();
+  showUpdate();
+  const { position, velocity, atFlag } = state.car;
+  const steps = state.path.length - 1;
+  const end = atFlag ? ": at the flag" : steps >= CAR.timeLimit ? ": out of time" : "";
+  element("car-state").textContent =
+    `position ${show(position)}, velocity ${show(velocity, 3)}; return ${show(-steps, 0)}${end}`;
+}
+
+function moveOwnCar() {
+  if (isOver(state.own)) {
+    return;
+  }
+  const now = state.own[state.own.length - 1];
+  state.own.push(stepCar(now, state.pedal, state.mountain));
+  const steps = state.own.length - 1;
+  const reached = state.own[steps].atFlag;
+  const end = reached ? ": at the flag!" : steps >= CAR.timeLimit ? ": out of time" : "";
+  const other = state.path[state.path.length - 1].atFlag ? "" : ", out of time";
+  element("drive-state").textContent =
+    `You: return ${show(-steps, 0)}${end}. ` +
+    `The network, from the same start: ${show(1 - state.path.length, 0)}${other}.`;
+  drawValley();
+  drawPlane();
+}
+
+function startDriving() {
+  const start = { position: state.start, velocity: 0, atFlag: false };
+  state.path = playEpisode(network(), start, state.mountain);
+  state.own = [start];
+  element("drive").textContent = "Again";
+  element("drive-state").textContent = "Go!";
+  setPlaying(true);
+  drawValley();
+  drawPlane();
+}
+
+function press(action) {
+  if (!state.own) {
+    startDriving();
+  }
+  state.pedal = action;
+  element("left").setAttribute("aria-pressed", action === 0);
+  element("right").setAttribute("aria-pressed", action === 2);
+}
+
+// ---------------------------------------------------------------------------------------------
+// One update
+
+function addRow(words, number) {
+  const row = element("update").tBodies[0].insertRow();
+  row.insertCell().textContent = words;
+  row.insertCell().textContent = number;
+}
+
+function showUpdate() {
+  const values = qValues(network(), state.car);
+  const action = argmax(values);
+  const lowest = Math.min(...values, lowestValue());
+  element("bars").replaceChildren(
+    ...Array.from(values, (value, n) => {
+      const bar = document.createElement("div");
+      bar.className = n === action ? "bar chosen" : "bar";
+      const [name, track, fill, number] = ["span", "div", "span", "span"].map((tag) =>
+        document.createElement(tag),
+      );
+      name.textContent = `Q(s, ${ACTIONS[n].replace("push ", "").replace("no push", "none")})`;
+      fill.style.width = `${clip(100 * (1 - value / lowest), 0, 100)}%`;
+      track.append(fill);
+      number.textContent = show(value);
+      bar.append(name, track, number);
+      return bar;
+    }),
+  );
+  element("update").tBodies[0].replaceChildren();
+  const gamma = state.run.gamma;
+  const next = stepCar(state.car, action, state.mountain);
+  const isEnd = next.atFlag || state.path.length > CAR.timeLimit - 1;
+  const nextBest = Math.max(...qValues(network(), next));
+  const target = isEnd ? REWARD : REWARD + gamma * nextBest;
+  addRow("action a, with the highest Q-value", ACTIONS[action]);
+  addRow("reward r", show(REWARD, 0));
+  addRow("next state s′", `${show(next.position)}, ${show(next.velocity, 3)}`);
+  addRow("max Q(s′, a′), says the target network", isEnd ? "0: the end" : show(nextBest));
+  addRow(isEnd ? "target r" : `target r + ${gamma} · max Q(s′, a′)`, show(target));
+  addRow("error Q(s, a) − target", show(values[action] - target));
+  element("update-note").textContent =
+    "The target network is a copy of the network, made every " +
+    `${state.run.targetUpdateEvery.toLocaleString("en")} steps; here it has just been made.`;
+}
+
+// ---------------------------------------------------------------------------------------------
+// The curves
+
+const PLOTS = [ // place of the upper edge, ends of the axis, which number of an evaluation, name
+  { top: 16, low: -200, high: -80, number: 1, name: "episode_return_avg" },
+  { top: 142, low: -70, high: 0, number: 2, name: "avg_max_q_value" },
+];
+const [LEFT, RIGHT, TALL] = [44, 350, 92];
+const RUN_COLOURS = ["#1f4e8c", "#b35900", "#00696b", "#7a2a8f"];
+
+function svg(tag, attributes, text = "") {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    node.setAttribute(name, value);
+  }
+  node.textContent = text;
+  element("curves").append(node);
+}
+
+function drawCurves() {
+  element("curves").replaceChildren();
+  const lastStep = Math.max(...data.runs.map((run) => run.evaluations.at(-1)[0]));
+  const x = (step) => LEFT + (step / lastStep) * (RIGHT - LEFT);
+  for (const plot of PLOTS) {
+    const all = data.runs.flatMap((run) => run.evaluations.map((one) => one[plot.number]));
+    const low = Math.min(plot.low, ...all);
+    const high = Math.max(plot.high, ...all);
+    const y = (value) => plot.top + TALL * ((high - value) / (high - low));
+    svg("text", { x: LEFT, y: plot.top - 4 }, plot.name);
+    svg("rect", {
+      x: LEFT, y: plot.top, width: RIGHT - LEFT, height: TALL, fill: "none", stroke: "#999",
+    });
+    for (const value of [high, (low + high) / 2, low]) {
+      svg("text", { x: LEFT - 4, y: y(value) + 4, "text-anchor": "end" }, show(value, 0));
+    }
+    data.runs.forEach((run, n) => {
+      const isShown = run === state.run;
+      svg("polyline", {
+        points: run.evaluations.map((one) => `${x(one[0])},${y(one[plot.number])}`).join(" "),
+        fill: "none",
+        stroke: RUN_COLOURS[n % RUN_COLOURS.length],
+        "stroke-width": isShown ? 2.5 : 1,
+        "stroke-dasharray": n % 2 ? "6 3" : "none",
+        opacity: isShown ? 1 : 0.6,
+      });
+    });
+    const step = state.run.snapshots[state.number].step;
+    svg("line", {
+      x1: x(step), x2: x(step), y1: plot.top, y2: plot.top + TALL, stroke: "#000", "stroke-width": 1.5,
+    });
+  }
+  svg("text", { x: LEFT, y: 247 }, "0");
+  svg("text", { x: RIGHT, y: 247, "text-anchor": "end" }, `${lastStep.toLocaleString("en")} steps`);
+}
+
+// ---------------------------------------------------------------------------------------------
+// The training
+
+// The last evaluation up to a step; undefined before the first.
+function evaluationAt(step) {
+  return state.run.evaluations.filter((one) => one[0] <= step).at(-1);
+}
+
+function showSnapshot() {
+  const { step } = state.run.snapshots[state.number];
+  const evaluation = evaluationAt(step);
+  const found = evaluation
+    ? `At its last evaluation, step ${evaluation[0].toLocaleString("en")}, the average return was ` +
+      `${show(evaluation[1], 1)}.`
+    : "It has not been evaluated yet.";
+  element("snapshot").value = state.number;
+  element("snapshot").setAttribute("aria-valuetext", `step ${step}`);
+  element("moment").textContent = `After ${step.toLocaleString("en")} steps. ${found}`;
+  colourPlane();
+  drawCurves();
+  if (!state.own && isOver(state.path)) {
+    putCar(state.start);
+  }
+  showCar();
+}
+
+function chooseRun(run) {
+  const { step } = state.run.snapshots[state.number];
+  state.run = run;
+  const steps = run.snapshots.map((snapshot) => snapshot.step);
+  const nearest = steps.reduce(
+    (best, other, n) => (Math.abs(other - step) < Math.abs(steps[best] - step) ? n : best), 0,
+  );
+  state.number = nearest;
+  element("snapshot").max = run.snapshots.length - 1;
+  element("gamma").value = run.gamma;
+  showGamma();
+  showSnapshot();
+}
+
+function setPlaying(playing) {
+  state.playing = playing;
+  element("play-car").textContent = playing ? "Pause" : "Play";
+}
+
+function setTraining(playing) {
+  state.training = playing;
+  element("play-training").textContent = playing ? "Pause the training" : "Play the training";
+}
+
+function showGamma() {
+  const gamma = Number(element("gamma").value);
+  const own = gamma === state.run.gamma ? " (as in training)" : "";
+  element("gamma-value").textContent = `${gamma}${own}`;
+  const parts = [1, 10, 50, 100, 200].map((n) => `${n}: ${show(worth(n, gamma), 1)}`);
+  element("worth").textContent = `Steps to go and what they are worth: ${parts.join(", ")}.`;
+}
+
+// ---------------------------------------------------------------------------------------------
+// What the reader does
+
+function fillIn() {
+  data.runs.forEach((run, n) => {
+    const label = document.createElement("label");
+    const choice = document.createElement("input");
+    choice.type = "radio";
+    choice.name = "run";
+    choice.checked = n === 0;
+    choice.addEventListener("change", () => chooseRun(run));
+    label.append(choice, ` ${run.name}: ${run.title}`);
+    element("runs").append(label);
+  });
+  element("about").textContent =
+    "Everything is computed in this page, with the weights that the networks had at " +
+    `${data.runs.map((run) => `${run.snapshots.length} moments`).join(" and ")} of their trainings. ` +
+    "Made with python -m experiments.explore.";
+}
+
+function listen() {
+  const on = (id, event, action) => element(id).addEventListener(event, action);
+  on("snapshot", "input", (event) => {
+    setTraining(false);
+    state.number = Number(event.target.value);
+    showSnapshot();
+  });
+  on("play-training", "click", () => {
+    if (!state.training && state.number === state.run.snapshots.length - 1) {
+      state.number = 0;
+    }
+    setTraining(!state.training);
+  });
+  on("play-car", "click", () => setPlaying(!state.playing));
+  on("step-car", "click", () => {
+    setPlaying(false);
+    state.own ? moveOwnCar() : moveCar();
+  });
+  on("restart-car", "click", () => putCar(state.start));
+  on("start", "input", (event) => {
+    state.start = Number(event.target.value);
+    putCar(state.start);
+  });
+  for (const choice of document.querySelectorAll("input[name=view]")) {
+    choice.addEventListener("change", () => {
+      state.view = choice.value;
+      element("plane-hint").textContent = HINTS[state.view];
+      drawLegend();
+      colourPlane();
+    });
+  }
+  for (const factor of ["gravity", "force"]) {
+    on(factor, "input", (event) => {
+      state.mountain[factor] = Number(event.target.value);
+      const own = state.mountain[factor] === 1 ? " (as in training)" : "";
+      element(`${factor}-value`).textContent = `${state.mountain[factor].toFixed(2)}${own}`;
+      putCar(state.start);
+    });
+  }
+  on("gamma", "input", showGamma);
+  on("drive", "click", startDriving);
+  listenToPedals();
+  listenToPointers();
+  new ResizeObserver(() => {
+    drawValley();
+    drawPlane();
+  }).observe(element("plane"));
+}
+
+function listenToPedals() {
+  for (const [id, action] of [["left", 0], ["right", 2]]) {
+    element(id).addEventListener("pointerdown", () => press(action));
+    for (const event of ["pointerup", "pointerleave", "pointercancel"]) {
+      element(id).addEventListener(event, () => state.own && press(1));
+    }
+  }
+  const keys = { ArrowLeft: 0, ArrowRight: 2 };
+  const isElsewhere = (event) => ["INPUT", "SELECT"].includes(event.target.tagName);
+  window.addEventListener("keydown", (event) => {
+    if (event.key in keys && !isElsewhere(event)) {
+      event.preventDefault();
+      press(keys[event.key]);
+    }
+  });
+  window.addEventListener("keyup", (event) => {
+    if (event.key in keys && state.own) {
+      press(1);
+    }
+  });
+  for (const [id, action] of [["left", 0], ["right", 2]]) {
+    element(id).addEventListener("keydown", (event) => {
+      if (event.key === " " || event.key === "Enter") {
+        event.preventDefault();
+        press(action);
+      }
+    });
+    element(id).addEventListener("keyup", () => state.own && press(1));
+  }
+}
+
+function listenToPointers() {
+  const valley = element("valley");
+  const plane = element("plane");
+  const share = (canvas, event) => {
+    const box = canvas.getBoundingClientRect();
+    return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+  };
+  const drag = (canvas, put) => {
+    canvas.addEventListener("pointerdown", (event) => {
+      canvas.setPointerCapture(event.pointerId);
+      put(...share(canvas, event));
+    });
+    canvas.addEventListener("pointermove", (event) => {
+      if (canvas.hasPointerCapture(event.pointerId)) {
+        put(...share(canvas, event));
+      }
+    });
+  };
+  const positionAt = (x) => CAR.minPosition + x * (CAR.maxPosition - CAR.minPosition);
+  drag(valley, (x) => {
+    state.start = clip(positionAt(x), -1.15, 0.45);
+    element("start").value = state.start;
+    putCar(state.start);
+  });
+  drag(plane, (x, y) => {
+    setPlaying(false);
+    putCar(
+      clip(positionAt(x), CAR.minPosition, CAR.maxPosition),
+      clip((0.5 - y) * 2 * CAR.maxSpeed, -CAR.maxSpeed, CAR.maxSpeed),
+    );
+  });
+}
+
+// ---------------------------------------------------------------------------------------------
+// Time
+
+let lastTime = null;
+let carTime = 0; // milliseconds that the car is behind
+let trainingTime = 0;
+
+function tick(time) {
+  const passed = lastTime === null ? 0 : Math.min(time - lastTime, 100);
+  lastTime = time;
+  if (state.playing) {
+    const pace = 1000 / STEPS_PER_SECOND / Number(element("speed").value);
+    for (carTime += passed; carTime >= pace; carTime -= pace) {
+      state.own ? moveOwnCar() : moveCar();
+    }
+  }
+  if (state.training) {
+    trainingTime += passed;
+    if (trainingTime >= TRAINING_PACE) {
+      trainingTime = 0;
+      state.number += 1;
+      if (state.number === state.run.snapshots.length - 1) {
+        setTraining(false);
+      }
+      showSnapshot();
+    }
+  }
+  requestAnimationFrame(tick);
+}
+
+state.car = { position: state.start, velocity: 0, atFlag: false };
+state.path = [state.car];
+fillIn();
+element("plane-hint").textContent = HINTS.value;
+for (const factor of ["gravity", "force"]) {
+  element(`${factor}-value`).textContent = "1.00 (as in training)";
+}
+drawLegend();
+setPlaying(state.playing);
+listen();
+chooseRun(data.runs[0]);
+requestAnimationFrame(tick);
