@@ -122,7 +122,7 @@ def write_snapshot(filename, model, settings=None):
     with MemoryFile(content, "w") as file:
         model.save(file)
         if settings is not None:
-            file["settings"] = json.dumps(settings)
+            file.attrs["settings"] = json.dumps(settings)
         file.attrs["weights_crc32"] = _checksum(_settings(file), _weights(file))
     write_file(filename, content.getvalue())
 
@@ -146,7 +146,7 @@ def _weights(file):
 
 
 def _settings(file):
-    return _text(_inside(file, "settings")[()]) if "settings" in file else "{}"
+    return _text(file.attrs.get("settings", "{}"))
 
 
 def _checked(settings):

@@ -34,7 +34,7 @@ FOUR_CONSTANTS = {  # what a reader writes instead of what stands in run.py
         "REWARD_SCALE: float = 1  # by which rewards are multiplied\n"
         "TRAIN_EPSILON ="
     ),
-    "keras.layers.Dense(32, ": "keras.layers.Dense(HIDDEN, ",
+    "keras.layers.Dense(HIDDEN_UNITS, ": "keras.layers.Dense(HIDDEN, ",
     'loss="mean_squared_error"': "loss=LOSS",
     "    max_next_q_values = tf.where(": (
         "    if DOUBLE:\n"

@@ -1,5 +1,6 @@
 """A damaged file is loaded as it was or refused in a line, and never does harm."""
 
+import json
 import random
 import resource
 import shutil
@@ -12,7 +13,7 @@ import pytest
 from conftest import main
 
 from support import snapshots
-from support.checkpoints import CHECKPOINT, encode, read_checkpoint, write_checkpoint
+from support.checkpoints import CHECKPOINT, read_checkpoint, write_checkpoint
 from support.errors import WrongInput
 from support.snapshots import read_snapshot
 
@@ -105,8 +106,8 @@ def test_damaged_snapshots_are_refused_or_load_as_they_were(run_directory, tmp_p
     filename.write_bytes(intact)
 
     def read():
-        _, weights = read_snapshot(str(filename))
-        return [weight.tobytes() for weight in weights]
+        _, settings, _, weights = read_snapshot(str(filename))
+        return settings, [weight.tobytes() for weight in weights]
 
     loaded, refused = read_all(filename, intact, others, count, read, WrongInput)
     assert loaded + refused == count
@@ -136,6 +137,14 @@ def test_a_damaged_checkpoint_ends_in_one_line(command, tmp_path):
 
 
 MISSING = object()
+
+
+def forge(values):
+    """What `encode` returns for the state of a part, without its checks."""
+    return {
+        name: value if isinstance(value, np.ndarray) else np.array(json.dumps(value))
+        for name, value in values.items()
+    }
 
 
 def something_else(state):
@@ -181,7 +190,7 @@ def test_a_checkpoint_that_holds_something_else_is_refused_or_resumed(
         changes.insert(0, (name, {**state, "run": {**state["run"], name: value}}))
     for what, changed in changes[:count]:
         shutil.copytree(run_directory, tmp_path / "x-log", dirs_exist_ok=True)
-        write_checkpoint("x-log", {part: encode(values) for part, values in changed.items()})
+        write_checkpoint("x-log", {part: forge(values) for part, values in changed.items()})
         before = (tmp_path / "x-log" / CHECKPOINT).read_bytes()
         status, _, errors = command("--resume", "x-log", "--max-steps", 410)
         found[status] += 1

@@ -80,9 +80,7 @@ def content(logdir):
         with h5py.File(filename) as file:
             file.visititems(
                 lambda name, item, arrays=arrays: (
-                    arrays.append((name, item[()].tobytes()))
-                    if isinstance(item, h5py.Dataset) and name != "settings"
-                    else None
+                    arrays.append((name, item[()].tobytes())) if hasattr(item, "dtype") else None
                 )
             )
         found[filename.name.split("-")[-1]] = arrays

@@ -283,8 +283,7 @@ def test_what_a_stranger_writes_into_a_snapshot_is_only_data(
 def test_changed_settings_are_noticed(model, tmp_path):
     filename = run.save_model(model, 1, tmp_path, "x", {"env": "MountainCar-v0"})
     with h5py.File(filename, "r+") as file:
-        del file["settings"]
-        file["settings"] = '{"env": "CartPole-v1"}'
+        file.attrs["settings"] = '{"env": "CartPole-v1"}'
     with pytest.raises(WrongInput, match="checksum is wrong"):
         load_weights(model, filename)
 
