@@ -1,16 +1,15 @@
 """The lesson is made to be changed: what a reader adds acts, shows itself, and is kept."""
 
-import os
 import shutil
 import subprocess
 import sys
+import traceback
 from typing import NamedTuple
 
 import gymnasium as gym
 import h5py
 import keras
 import numpy as np
-import pandas as pd
 import pytest
 import tensorflow as tf
 from conftest import ROOT
@@ -104,27 +103,6 @@ def test_a_new_constant_acts_and_is_recorded_and_resumed(name, command, tmp_path
     assert weights("b-log/b-450.h5") == weights("c-log/c-450.h5")
 
 
-@pytest.mark.slow
-def test_a_grid_over_a_new_constant_trains_different_networks(tmp_path):
-    for folder in ("support", "experiments"):
-        shutil.copytree(ROOT / folder, tmp_path / folder)
-    for file in ("loggers.py", "replay_buffer.py", "requirements.txt"):
-        shutil.copy(ROOT / file, tmp_path)
-    changed(tmp_path, FOUR_CONSTANTS)
-    grid = f"--name x --seeds 1 --hidden 8 --double True False {' '.join(SHORT[2:])}".split()
-    command = [sys.executable, "-m", "experiments.grid", *grid]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert (result.returncode, result.stderr) == (0, "")
-    frame = pd.read_csv(tmp_path / "x-grid" / "results.csv")
-    assert set(frame["setting"]) == {"double=True", "double=False"}
-    assert set(frame["hidden"]) == {8}
-    networks = [
-        weights(tmp_path / "x-grid" / f"{name}-log" / f"{name}-400.h5")
-        for name in ("double=True,seed=0", "double=False,seed=0")
-    ]
-    assert networks[0] != networks[1]
-
-
 LOOK = {"    masks = one_hot_encode(": "    print('LOOK', targets[0])\n    masks = one_hot_encode("}
 QUICK = [*SHORT[:-4], "--max-steps", 110, "--eval-steps", 5]
 
@@ -202,22 +180,22 @@ MISTAKES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--eager"]], ids=["compiled", "eager"])
-def test_a_mistake_in_fit_batch_names_its_line_in_a_short_traceback(options, tmp_path):
-    programs = {}
-    for number, (old, new) in enumerate(MISTAKES.items()):
-        script = changed(tmp_path, {old: new}, f"lesson{number}.py")
-        line = next(text for text in script.read_text().splitlines() if new in text).strip()
-        command = [sys.executable, script, "--name", f"x{number}", *map(str, QUICK), *options]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-        programs[line] = subprocess.Popen(command, cwd=tmp_path, env=environment, **pipes)
-    for line, program in programs.items():
-        _, errors = program.communicate(timeout=100)
-        assert program.returncode == 1
-        assert line in errors
-        assert len(errors.splitlines()) <= 25
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_in_fit_batch_names_its_line_in_a_short_traceback(
+    mistake, options, command, tmp_path
+):
+    script = changed(tmp_path, {mistake: MISTAKES[mistake]}, "lesson.py")
+    rows = script.read_text().splitlines()
+    line = next(row for row in rows if MISTAKES[mistake] in row).strip()
+    with pytest.raises(Exception) as error:
+        command("--name", "x", *QUICK, *options, script=script)
+    trace = error.tb
+    while trace.tb_frame.f_code.co_filename != str(script):  # of this test
+        trace = trace.tb_next
+    told = "".join(traceback.format_exception(error.type, error.value, trace))
+    assert line in told
+    assert len(told.splitlines()) <= 25
     assert not list(tmp_path.glob("*-log"))
 
 

@@ -30,16 +30,24 @@ SHORT = (
 )
 SETTINGS = ["--train-epsilon", "0.01", "0.3", "--seeds", "2", *SHORT.split()]
 NAMES = [f"train_epsilon={e},seed={s}" for s in (0, 1) for e in (0.01, 0.3)]
+NAMED = "train_start=200"
 STRANGER = "from pathlib import Path\nPath(__file__).with_suffix('.imported').touch()\n"
 
 
-def start(folder, *arguments):
-    """Starts a grid as its user would, in a copy of the project, in a process group of its own."""
+def start(folder, *arguments, replacements=None):
+    """Starts a grid as its user would, in a copy of the project, in a process group of its own.
+
+    `replacements` are texts in run.py and what is to stand there instead.
+    """
     copied = ("*.py", "requirements.txt", "support/*.py", "experiments/*.py", "experiments/*.txt")
     for file in (file for pattern in copied for file in ROOT.glob(pattern)):
         copy = folder / file.relative_to(ROOT)
         copy.parent.mkdir(exist_ok=True)
         shutil.copy(file, copy)
+    for old, new in (replacements or {}).items():
+        source = (folder / "run.py").read_text()
+        assert old in source
+        (folder / "run.py").write_text(source.replace(old, new))
     return subprocess.Popen(
         [sys.executable, "-m", "experiments.grid", *arguments],
         cwd=folder,
@@ -136,29 +144,31 @@ def copy(whole, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_settings_that_fail_are_reported_and_the_rest_is_as_with_run(tmp_path, request):
+def test_a_new_constant_is_varied_and_settings_that_fail_are_reported(tmp_path, request):
     (tmp_path / "stranger.py").write_text(STRANGER)
-    options = "--seeds 1 --learning-rate 0.001 1e6 --train-start 200 5000".split()
+    options = "--seeds 1 --reward-scale 1 2 1e38 --train-start 200 5000".split()
     env = ["--env", "stranger:CartPole-v1"]
-    process = start(tmp_path, "--name", "f", *SHORT.split(), *options, *env)
+    own = {
+        "\nTRAIN_EPSILON": "\nREWARD_SCALE: float = 1\nTRAIN_EPSILON",
+        "add(observation, action, reward,": "add(observation, action, REWARD_SCALE * reward,",
+    }
+    process = start(tmp_path, "--name", "f", *SHORT.split(), *options, *env, replacements=own)
     whole = request.getfixturevalue("whole")  # meanwhile
     status, output, errors = finish(process)
     assert (status, errors) == (0, "")
-    assert output.startswith("4 trainings with 16,000 steps to go; starting Ray\n2 at a time\n")
-    assert "\n1 of 4 done, 0 running, 3 failed\n" in output
+    assert output.startswith("6 trainings with 24,000 steps to go; starting Ray\n2 at a time\n")
+    assert "\n2 of 6 done, 0 running, 4 failed\n" in output
     problem = "MAX_STEPS 4000 must be greater than TRAIN_START 5000"
-    assert f"failed: learning_rate=0.001,train_start=5000, seed 0: {problem}" in output
-    assert "failed: learning_rate=1000000.0,train_start=200, seed 0: the loss is" in output
+    assert f"failed: reward_scale=1.0,train_start=5000, seed 0: {problem}" in output
+    assert "failed: reward_scale=1e+38,train_start=200, seed 0: the loss is" in output
     folder = tmp_path / "f-grid"
     summary = pd.read_csv(folder / "summary.csv", index_col="setting")
-    assert summary["failed"].to_dict() == {
-        "learning_rate=0.001,train_start=200": 0,
-        "learning_rate=0.001,train_start=5000": 1,
-        "learning_rate=1000000.0,train_start=200": 1,
-        "learning_rate=1000000.0,train_start=5000": 1,
-    }
-    own = end_of(folder / "learning_rate=0.001,train_start=200,seed=0-log")
+    failed = summary.index[summary["failed"] == 1]
+    assert {*summary.index} - {*failed} == {f"reward_scale={x},{NAMED}" for x in ("1.0", "2.0")}
+    own, other = (end_of(folder / f"reward_scale={x},{NAMED},seed=0-log") for x in ("1.0", "2.0"))
+    assert own["run"]["settings"].pop("reward_scale") == 1
     np.testing.assert_equal(own, end_of(whole / "train_epsilon=0.01,seed=0-log"))
+    assert not np.array_equal(own["model"]["0"], other["model"]["0"])
 
 
 @pytest.mark.slow

@@ -24,9 +24,10 @@ from support.files import PARTIAL
 SETTINGS = (
     "--train-start 100 --batch-size 16 --q-validation-size 200 --target-update-every 100 "
     "--train-epsilon 0.3 --max-steps 3000 --eval-every 500 --eval-steps 450 --snapshot-every 400 "
-    "--log-every 200 --checkpoint-every 250 --replay-buffer-size 1000"
+    "--log-every 200 --checkpoint-every 250 --replay-buffer-size 1000 --hidden-units 48 "
+    "--scale-observations"
 ).split()
-BETTER = "--hidden-units 48 --scale-observations --final-learning-rate 0.00001".split()
+FALLING = ["--final-learning-rate", 0.00001]  # which depends on the last step
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 TIMINGS = {"episode_seconds", "steps_per_second", "memory_used"}
 # Runs run.py with the clock set back, and kills it: at the COUNTth call of FUNCTION, or, where
@@ -98,19 +99,16 @@ def content(logdir):
     return found
 
 
-def run_through(folder, *options):
-    """What a run leaves behind in a folder when nothing stops it."""
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """What the run leaves behind when nothing stops it."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
     previous = Path.cwd()
     os.chdir(folder)
-    status, _, errors = finish(start("--name", "x", "--seed", 3, *SETTINGS, *options))
+    status, _, errors = finish(start("--name", "x", "--seed", 3, *SETTINGS))
     os.chdir(previous)
     assert (status, errors) == (0, "")
     return content(folder / "x-log")
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    return run_through(tmp_path_factory.mktemp("uninterrupted"))
 
 
 @pytest.fixture(autouse=True)
@@ -119,12 +117,13 @@ def in_tmp_path(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(tmp_path_factory, request):
+def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(command, request):
     """5 kills, or more with `pytest --kills 100`: the run starts anew whenever it has ended.
 
     At every second start, the clock goes back an hour.
     """
-    uninterrupted = run_through(tmp_path_factory.mktemp("uninterrupted"), *BETTER)
+    assert command("--name", "whole", "--seed", 3, *SETTINGS, *FALLING)[::2] == (0, "")
+    uninterrupted = content("whole-log")
     choices, kills, ended, starts = random.Random(0), 0, 0, 0
     on_purpose = [
         ("os", "replace", 3),  # a checkpoint is complete, but has not its name yet
@@ -141,7 +140,7 @@ def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(tmp_path_factor
         arguments = (
             ["--resume", "x-log"]
             if os.path.isdir("x-log")
-            else ["--name", "x", "--seed", 3, *SETTINGS, *BETTER]
+            else ["--name", "x", "--seed", 3, *SETTINGS, *FALLING]
         )
         starts += 1
         status, _, errors = finish(start(*arguments, killer=killer, back=3600 * (starts // 2)))
