@@ -18,7 +18,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 import run
 from replay_buffer import ReplayBuffer
-from support.checkpoints import read_checkpoint
+from support.checkpoints import encode, read_checkpoint
 from support.fast_tensorflow import EAGER, compiled
 
 SHORT = (
@@ -364,14 +364,28 @@ def test_a_replay_buffer_with_nothing_but_add_and_sample_trains(how, command, tm
 @pytest.mark.parametrize(
     "state, reason",
     [
+        ({"lock": object()}, "'lock' is neither an array of numbers nor made of numbers"),
+        ({"a": np.array([object()])}, "'a' is neither an array of numbers"),
+        ({"a": [np.zeros(2)]}, "'a' is neither an array of numbers"),
+        ({"a": np.array(["text"])}, "'a' is neither an array of numbers"),
+        ({"a/b": 1}, "the name 'a/b' is not made of letters, digits and _"),
+        ({"a" * 70000: 1}, "is not made of letters"),
+        ({3: 1}, "the name 3 is not made of letters"),
+        ([1], "list is not a dict"),
+    ],
+    ids=range(8),
+)
+def test_what_cannot_be_written_into_a_checkpoint_is_named(state, reason):
+    with pytest.raises(TypeError) as error:
+        encode(state)
+    assert reason in str(error.value)
+    assert len(str(error.value)) < 150
+
+
+@pytest.mark.parametrize(
+    "state, reason",
+    [
         ("{'lock': object()}", "'lock' is neither an array of numbers nor made of numbers"),
-        ("{'a': np.array([object()])}", "'a' is neither an array of numbers"),
-        ("{'a': [np.zeros(2)]}", "'a' is neither an array of numbers"),
-        ("{'a': np.array(['text'])}", "'a' is neither an array of numbers"),
-        ("{'a/b': 1}", "the name 'a/b' is not made of letters, digits and _"),
-        ("{'a' * 70000: 1}", "is not made of letters"),
-        ("{3: 1}", "the name 3 is not made of letters"),
-        ("[1]", "list is not a dict"),
         ("1 / 0", "fails with ZeroDivisionError('division by zero') (lesson.py, line"),
         ("open('/no')", "fails with FileNotFoundError"),
     ],
