@@ -146,7 +146,7 @@ def copy(whole, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_new_constant_is_varied_and_settings_that_fail_are_reported(tmp_path, request):
     (tmp_path / "stranger.py").write_text(STRANGER)
-    options = "--seeds 1 --reward-scale 1 2 1e38 --train-start 200 5000".split()
+    options = "--seeds 1 --reward-scale 1 1e38 --train-start 200 5000".split()
     env = ["--env", "stranger:CartPole-v1"]
     own = {
         "\nTRAIN_EPSILON": "\nREWARD_SCALE: float = 1\nTRAIN_EPSILON",
@@ -156,19 +156,18 @@ def test_a_new_constant_is_varied_and_settings_that_fail_are_reported(tmp_path, 
     whole = request.getfixturevalue("whole")  # meanwhile
     status, output, errors = finish(process)
     assert (status, errors) == (0, "")
-    assert output.startswith("6 trainings with 24,000 steps to go; starting Ray\n2 at a time\n")
-    assert "\n2 of 6 done, 0 running, 4 failed\n" in output
+    assert output.startswith("4 trainings with 16,000 steps to go; starting Ray\n2 at a time\n")
+    assert "\n1 of 4 done, 0 running, 3 failed\n" in output
     problem = "MAX_STEPS 4000 must be greater than TRAIN_START 5000"
     assert f"failed: reward_scale=1.0,train_start=5000, seed 0: {problem}" in output
     assert "failed: reward_scale=1e+38,train_start=200, seed 0: the loss is" in output
     folder = tmp_path / "f-grid"
     summary = pd.read_csv(folder / "summary.csv", index_col="setting")
     failed = summary.index[summary["failed"] == 1]
-    assert {*summary.index} - {*failed} == {f"reward_scale={x},{NAMED}" for x in ("1.0", "2.0")}
-    own, other = (end_of(folder / f"reward_scale={x},{NAMED},seed=0-log") for x in ("1.0", "2.0"))
+    assert {*summary.index} - {*failed} == {f"reward_scale=1.0,{NAMED}"}
+    own = end_of(folder / f"reward_scale=1.0,{NAMED},seed=0-log")
     assert own["run"]["settings"].pop("reward_scale") == 1
     np.testing.assert_equal(own, end_of(whole / "train_epsilon=0.01,seed=0-log"))
-    assert not np.array_equal(own["model"]["0"], other["model"]["0"])
 
 
 @pytest.mark.slow

@@ -38,11 +38,13 @@ INSTEAD = [  # of commands that take long, don't end, or need other computers: p
     (r".*--address.*", "python -m experiments.grid --help"),
     (r"python run.py --name first", "true"),  # which `run_command` has done
     (INSTALL, "true"),
+    (r".*pytest -m.*", "true"),  # the quick part of what the next one begins
     (r".*pytest.*", r"\g<0> -n 0 --collect-only tests/test_layout.py"),
     (r".*experiments\.pictures", r"\g<0>"),
     (r"python -m experiments\.\w+", r"\g<0> --help"),
     (r".*experiments\.grid --resume.*", "true"),  # test_grid.py does
-    (r".*run\.py.* --(model|test|help).*", r"\g<0>"),
+    (r".*run\.py.* --model.*", r"\g<0> --eval-steps 500"),
+    (r".*run\.py.* --(test|help)", r"\g<0>"),
     (r".*run\.py --name first", rf"\g<0> {SHORT}"),
     (r".*run\.py --resume first-log", r"\g<0> --max-steps 720"),
     (r".*run\.py --resume first-log --max-steps.*", r"\g<0> --max-steps 740"),
