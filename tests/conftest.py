@@ -55,8 +55,8 @@ def read_until(text, process):
 
 
 def pytest_addoption(parser):
-    parser.addoption("--kills", type=int, default=5, help="how often a run is killed and resumed")
-    parser.addoption("--damages", type=int, default=25, help="how many damaged files are read")
+    parser.addoption("--kills", type=int, default=4, help="how often a run is killed and resumed")
+    parser.addoption("--damages", type=int, default=20, help="how many damaged files are read")
 
 
 @pytest.fixture(scope="module")

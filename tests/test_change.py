@@ -85,17 +85,26 @@ ADDED = {
 }
 
 
+@pytest.fixture(scope="module")
+def unchanged(tmp_path_factory):
+    """The directory of a run in which the added constants have the values of the source."""
+    folder = tmp_path_factory.mktemp("unchanged")
+    script = changed(folder, FOUR_CONSTANTS, "lesson.py")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, script, "--name", "a", *SHORT]
+    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ADDED)
-def test_a_new_constant_acts_and_is_recorded_and_resumed(name, command, tmp_path):
+def test_a_new_constant_acts_and_is_recorded_and_resumed(name, command, tmp_path, unchanged):
     script = changed(tmp_path, FOUR_CONSTANTS, "lesson.py")
     option, value = ADDED[name]
-    for run_name, options in (("a", []), ("b", option)):
-        arguments = ["--name", run_name, *SHORT, *options]
-        assert command(*arguments, script=script)[::2] == (0, "")
-    assert weights("a-log/a-400.h5") != weights("b-log/b-400.h5")
+    assert command("--name", "b", *SHORT, *option, script=script)[::2] == (0, "")
+    assert weights(unchanged / "a-log" / "a-400.h5") != weights("b-log/b-400.h5")
     assert read_checkpoint("b-log")["run"]["settings"][name] == value
-    assert columns("b-log")[name] == value != columns("a-log")[name]
+    assert columns("b-log")[name] == value != columns(unchanged / "a-log")[name]
 
     assert command("--resume", "b-log", "--max-steps", 450, script=script)[::2] == (0, "")
     longer = ["--name", "c", *SHORT, *option, "--max-steps", 450]
@@ -107,6 +116,7 @@ LOOK = {"    masks = one_hot_encode(": "    print('LOOK', targets[0])\n    masks
 QUICK = [*SHORT[:-4], "--max-steps", 110, "--eval-steps", 5]
 
 
+@pytest.mark.slow
 def test_eagerly_print_shows_numbers_at_every_update(command, tmp_path):
     script = changed(tmp_path, LOOK, "lesson.py")
     status, output, errors = command("--name", "x", *QUICK, "--eager", script=script)
@@ -118,6 +128,7 @@ def test_eagerly_print_shows_numbers_at_every_update(command, tmp_path):
     assert len(set(shown)) > 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{}, {"@compiled\n": ""}], ids=["eager", "undecorated"])
 def test_eagerly_the_numbers_are_the_same_up_to_rounding(change, command, tmp_path):
     script = changed(tmp_path, change, "lesson.py")
@@ -338,6 +349,7 @@ class OwnBuffer:
 MAKE_BUFFER = "ReplayBuffer(REPLAY_BUFFER_SIZE, env.observation_space, training.seed)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     [
@@ -419,6 +431,7 @@ def test_an_environment_may_be_wrapped(command, tmp_path):
     assert output.count("can't be resumed: the state of env is not saved") == 1
 
 
+@pytest.mark.slow
 def test_a_crash_after_a_checkpoint_says_how_to_go_on(command, tmp_path, capsys):
     crash = {
         "        if is_last_step:\n": "        if step == 300: 1 / 0\n        if is_last_step:\n"
@@ -431,6 +444,7 @@ def test_a_crash_after_a_checkpoint_says_how_to_go_on(command, tmp_path, capsys)
     assert command("--resume", "x-log", script=script)[::2] == (0, "")
 
 
+@pytest.mark.slow
 def test_other_files_find_the_constants_that_options_have_set(tmp_path):
     for name in ("loggers.py", "replay_buffer.py", "requirements.txt"):
         shutil.copy(ROOT / name, tmp_path)

@@ -55,6 +55,7 @@ def test_the_steps_work_as_written(heading, command, tmp_path, monkeypatch, caps
         assert read_checkpoint(f"{name}-log")["run"]["step"] == 400
 
 
+@pytest.mark.slow
 def test_a_constant_of_ones_own_is_known_to_snapshot_and_run(command, tmp_path):
     (tmp_path / "run.py").write_text((ROOT / "run.py").read_text())
     heading = "A constant of your own"
@@ -69,6 +70,7 @@ def test_a_constant_of_ones_own_is_known_to_snapshot_and_run(command, tmp_path):
     assert status == 2 and "was started with tanh" in errors
 
 
+@pytest.mark.slow
 def test_a_buffer_can_be_resumed_once_it_gives_its_state(command, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "deque_buffer", raising=False)
@@ -83,6 +85,7 @@ def test_a_buffer_can_be_resumed_once_it_gives_its_state(command, tmp_path, monk
     assert command("--resume", "x", "--max-steps", 450, **run)[::2] == (0, "")
 
 
+@pytest.mark.slow
 def test_looking_inside_shows_the_targets_of_eleven_updates(command, tmp_path):
     (tmp_path / "run.py").write_text((ROOT / "run.py").read_text())
     (language, diff), (_, line) = BLOCKS.findall(SECTIONS["A look inside"])

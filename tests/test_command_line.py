@@ -176,6 +176,7 @@ def test_without_its_libraries_an_experiment_says_how_to_install_them():
     assert result.stderr.endswith("; pip install -r requirements.txt\n")
 
 
+@pytest.mark.slow
 def test_resume_takes_the_name_of_a_run_as_well(command):
     short = "--train-start 1 --max-steps 2 --eval-steps 1 --seed 1".split()
     assert command("--name", "x", *short)[0] == 0

@@ -125,6 +125,7 @@ def test_a_changed_weight_is_noticed(run_directory, tmp_path):
         read_snapshot(str(tmp_path / "x.h5"))
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_ends_in_one_line(command, tmp_path):
     assert command(*RUN.split())[0] == 0
     checkpoint = Path("x-log") / CHECKPOINT

@@ -68,6 +68,7 @@ def environments(monkeypatch):
         monkeypatch.setitem(gym.registry, spec.id, spec)
 
 
+@pytest.mark.slow
 def test_an_environment_that_changes_the_array_it_returned_is_stored_as_it_was(command):
     found = []
     for env in ("Walk-v0", "OneArray-v0"):
@@ -131,6 +132,7 @@ def test_what_cannot_be_is_refused_before_anything_is_created(env_id, problem, c
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_what_cannot_be_drawn_is_evaluated_instead(command):
     status, output, errors = command(*SHORT, "--env", "Blind-v0", "--max-steps", 2000)
     assert (status, errors) == (0, "")

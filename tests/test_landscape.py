@@ -104,6 +104,7 @@ def test_the_optimum_is_drawn_beside_the_snapshots(rolling, monkeypatch):
     assert values[-1, behind] == -1 and values[landscape.POINTS // 2, 70] < -50
 
 
+@pytest.mark.slow
 def test_the_picture_is_small(rolling, tmp_path):
     names = ["rolling-0.h5", "untrained-0.h5"] * 2
     assert exit_status(landscape.main, *names, "--plot", "a.png") == 0

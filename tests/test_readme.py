@@ -221,6 +221,7 @@ def test_links_lead_somewhere_and_pictures_have_alternative_texts():
     assert sum(picture.stat().st_size for picture in pictures) < 3_000_000
 
 
+@pytest.mark.slow
 def test_what_ships_of_a_run_is_small_and_can_be_watched(command):
     example = ROOT / "example-log"
     assert sum(file.stat().st_size for file in example.iterdir()) < 200_000

@@ -119,7 +119,7 @@ def in_tmp_path(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(command, request):
-    """5 kills, or more with `pytest --kills 100`: the run starts anew whenever it has ended.
+    """4 kills, or more with `pytest --kills 100`: the run starts anew whenever it has ended.
 
     At every second start, the clock goes back an hour.
     """
@@ -318,6 +318,7 @@ def test_a_directory_deleted_under_a_training_ends_it_in_a_line(tmp_path):
     assert re.fullmatch(r"run\.py: x-log/\S+ can't be written: .*No such file.*\n", errors)
 
 
+@pytest.mark.slow
 def test_a_strangers_run_brings_in_no_code_unless_it_is_asked_for(
     command, stopped, tmp_path, monkeypatch
 ):
@@ -367,6 +368,7 @@ def test_curves_that_were_damaged_are_filled_in_from_the_checkpoint(
     assert "_hparams_/session_start_info" in events.summary_metadata
 
 
+@pytest.mark.slow
 def test_curves_are_on_the_disk_before_the_checkpoint_that_stands_on_them(command, monkeypatch):
     order = []
     fsync, replace = os.fsync, os.replace
@@ -460,6 +462,7 @@ def test_a_crash_while_a_run_is_made_leaves_no_directory(fails, command, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_crash_keeps_what_was_saved_and_otherwise_frees_the_name(command, tmp_path, monkeypatch):
     def crash_at(step):
         def end_episode(self, at, loss, info):

@@ -198,6 +198,7 @@ SHORT = (
 ).split()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -132,6 +132,7 @@ def test_an_evaluation_leaves_the_training_run_as_it_was(command):
     assert scalars("a-log")["episode_return"] == scalars("c-log")["episode_return"]
 
 
+@pytest.mark.slow
 def test_every_transition_stored_is_one_that_happened(command, monkeypatch):
     from replay_buffer import ReplayBuffer
 
@@ -218,6 +219,7 @@ def test_a_run_without_a_seed_can_be_repeated_with_the_one_it_printed(command):
     assert same_arrays("a-log/a-1200.h5", "b-log/b-1200.h5")
 
 
+@pytest.mark.slow
 def test_the_self_check_leaves_nothing_behind(command, tmp_path):
     status, output, errors = command("--test")
     assert (status, errors) == (0, "")
@@ -234,6 +236,7 @@ def test_a_short_run_is_evaluated_at_its_end(command):
     assert os.path.exists("x-log/x-best.h5")
 
 
+@pytest.mark.slow
 def test_evaluations_may_come_before_the_validation_observations_are_due(command):
     early = ["--eval-every", 300, "--q-validation-size", 1000]
     status, _, errors = command("--name", "x", "--seed", 1, *SHORT, *early)
@@ -278,6 +281,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Acrobot-v1"])
 def test_other_environments_with_vectors_and_discrete_actions_train(command, env_id):
     status, output, errors = command("--env", env_id, "--name", "x", "--seed", 1, *SHORT)
