@@ -78,8 +78,10 @@ class Arrays:
 class Constant:
     """Something else in the arguments of a call, which is the same only if it is the same object.
 
+    Most objects are like that by themselves: environments and networks, for example.
+
     Args:
-        value: an environment, a network, whatever.
+        value: one that has no hash, or may be equal to others.
     """
 
     __slots__ = ("value",)
@@ -129,7 +131,7 @@ def compiled(function):
 
     @functools.lru_cache(maxsize=MOST_GRAPHS)
     def trace(template, keywords, values):
-        objects = tuple([value for value in template if isinstance(value, Constant)])
+        objects = tuple([value for value in template if not isinstance(value, tuple)])
         graphs[objects] += 1
         if graphs[objects] == MANY_GRAPHS:
             warnings.warn(
@@ -224,7 +226,9 @@ def take_arrays(values):
 
 def constant(value):
     """What stands for a value that becomes part of the graph: 1, 1.0 and True are not the same."""
-    return (type(value), value) if isinstance(value, PLAIN) else Constant(value)
+    if isinstance(value, PLAIN):
+        return type(value), value
+    return value if type(value).__eq__ is object.__eq__ else Constant(value)
 
 
 def take_members(value, arrays):
@@ -256,7 +260,9 @@ def symbols(template):
 
 def value_of(mark):
     """The value for which `constant` returned a mark."""
-    return mark.value if isinstance(mark, Constant) else mark[1]
+    if isinstance(mark, tuple):
+        return mark[1]
+    return mark.value if isinstance(mark, Constant) else mark
 
 
 def is_mark(value, mark):

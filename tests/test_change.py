@@ -1,5 +1,6 @@
 """The lesson is made to be changed: what a reader adds acts, shows itself, and is kept."""
 
+import os
 import shutil
 import subprocess
 import sys
