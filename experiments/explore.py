@@ -27,7 +27,7 @@ import numpy as np
 import run
 from experiments.optimum import POINTS, Solution
 from experiments.policies import load_policy, readable
-from support.checkpoints import read_checkpoint
+from support.checkpoints import CHECKPOINT, read_checkpoint
 from support.command_line import OneLineParser, new_file
 from support.errors import WrongInput, plain_errors
 from support.files import write_file
@@ -54,6 +54,8 @@ def read_run(logdir):
     Raises:
         WrongInput: the run can't be shown.
     """
+    if not os.path.isfile(os.path.join(logdir, CHECKPOINT)):
+        raise WrongInput(f"{logdir} is not the directory of a run: it has no {CHECKPOINT}")
     state = read_checkpoint(logdir)["run"]
     settings = state["settings"]
     if settings.get("env") != ENV:

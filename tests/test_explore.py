@@ -1,0 +1,262 @@
+"""The page of experiments.explore shows what the program computes, in a real browser."""
+
+import json
+import os
+import shutil
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from conftest import constants_kept, exit_status, main
+
+import run
+from experiments import explore
+from experiments.policies import load_policy, play
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
+MINUS = "\N{MINUS SIGN}"
+HOSTILE = "<img src=x onerror=alert(1)>"
+SHORT = (
+    "--seed 1 --train-start 100 --batch-size 16 --q-validation-size 100 --eval-every 200 "
+    "--eval-steps 400 --max-steps 600 --snapshot-every 200"
+)
+WIDE = "--hidden-units 128 --scale-observations"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason=f"there is none of {', '.join(BROWSERS)}"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A directory with the page of two runs, page.html."""
+    folder = tmp_path_factory.mktemp("explore")
+    before = os.getcwd()
+    os.chdir(folder)
+    with constants_kept():
+        main(f"--name narrow {SHORT}")
+        main(f"--name wide {SHORT} {WIDE}")
+        os.rename("wide-log", f"{HOSTILE}-log")
+        assert exit_status(explore.main, "narrow-log", f"{HOSTILE}-log", "-o", "page.html") == 0
+    os.chdir(before)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, folder):
+    """The page, opened; it must neither ask for anything else nor report a mistake."""
+    page = browser.new_page(viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
+    requests, mistakes = [], []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("pageerror", lambda error: mistakes.append(str(error)))
+    page.on("console", lambda message: mistakes.append(message.text))
+    page.on("dialog", lambda dialog: mistakes.append(dialog.message) or dialog.dismiss())
+    page.goto((folder / "page.html").as_uri())
+    yield page
+    assert [url for url in requests if not url.startswith("data:")] == [page.url]
+    assert mistakes == []
+    page.close()
+
+
+def runs(folder):
+    return [folder / "narrow-log", folder / f"{HOSTILE}-log"]
+
+
+def load(page, folder, number, step):
+    """Shows a snapshot; returns its `Policy`."""
+    page.evaluate(
+        """([run, step]) => {
+            chooseRun(data.runs[run]);
+            state.number = state.run.snapshots.findIndex((one) => one.step === step);
+            showSnapshot();
+        }""",
+        [number, step],
+    )
+    name = ("narrow", "wide")[number]
+    return load_policy(str(runs(folder)[number] / f"{name}-{step}.h5"))
+
+
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("step", [200, 400, 600])
+def test_q_values_are_those_of_predict(number, step, page, folder):
+    policy = load(page, folder, number, step)
+    space = policy.env.observation_space
+    states = np.random.default_rng(step).uniform(space.low, space.high, (1000, 2))
+    states = states.astype(np.float32)
+    found = page.evaluate(
+        "(states) => Array.from(predict(network(), Float32Array.from(states), 1000))",
+        states.ravel().tolist(),
+    )
+    np.testing.assert_allclose(
+        np.reshape(found, (1000, 3)), policy.q_values(states), rtol=0, atol=1e-4
+    )
+
+
+def test_the_car_moves_as_gymnasiums_does(page, env):
+    rng = np.random.default_rng(0)
+    starts = rng.uniform([-1.2, -0.07], [0.6, 0.07], (40, 2))
+    actions = rng.integers(0, 3, (40, 50))
+    found = page.evaluate(
+        """([starts, actions]) => starts.map(([position, velocity], n) => {
+            let car = { position, velocity };
+            return actions[n].map((action) => {
+                car = stepCar(car, action);
+                return [car.position, car.velocity, car.atFlag ? 1 : 0];
+            });
+        })""",
+        [starts.tolist(), actions.tolist()],
+    )
+    car = gym.make("MountainCar-v0").unwrapped
+    expected = []
+    for start, row in zip(starts, actions, strict=True):
+        car.reset(seed=0)
+        car.state = tuple(start)
+        steps = []
+        for action in row:
+            _, _, terminated, _, _ = car.step(int(action))
+            steps.append([*car.state, float(terminated)])
+        expected.append(steps)
+    assert np.size(found) == 2000 * 3
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_greedy_episode_is_that_of_the_program(number, page, folder):
+    policy = load(page, folder, number, 600)
+    for seed in range(10):
+        episode = [observation for observation, *_ in play(policy.env, policy.act, seed)]
+        found = page.evaluate(
+            "(position) => playEpisode(network(), { position, velocity: 0 })"
+            ".map((one) => [one.position, one.velocity])",
+            float(policy.env.reset(seed=seed)[0][0]),
+        )
+        assert len(found) == len(episode)
+        np.testing.assert_allclose(found, episode, rtol=0, atol=1e-5)
+
+
+def test_the_name_of_a_run_is_text(page):
+    assert HOSTILE in page.locator("#runs").inner_text()
+    assert page.locator("#runs img").count() == 0
+
+
+def test_the_slider_shows_another_moment(page):
+    first = page.locator("#moment").inner_text()
+    page.locator("#snapshot").focus()
+    page.keyboard.press("End")
+    assert "After 600 steps." in page.locator("#moment").inner_text() != first
+    assert f"the average return was {MINUS}200.0" in page.locator("#moment").inner_text()
+    sync_api.expect(page.locator("#plane")).to_have_attribute("data-cells", "160")  # at rest
+
+
+def test_one_update_is_the_formula(page, folder):
+    policy = load(page, folder, 0, 600)
+    page.evaluate("putCar(-0.3, 0.02)")
+    rows = page.locator("#update tr").all_inner_texts()
+    told = [row.split("\t")[-1].replace(MINUS, "-") for row in rows]
+    q_values = policy.q_values(np.array([[-0.3, 0.02]], np.float32))[0]
+    action = int(q_values.argmax())
+    car = policy.env.unwrapped
+    policy.env.reset(seed=0)
+    car.state = (-0.3, 0.02)
+    observation, *_ = car.step(action)
+    best = policy.q_values(observation[np.newaxis])[0].max()
+    target = -1 + run.DISCOUNT_FACTOR_GAMMA * best
+    assert told[0] == ("push left", "no push", "push right")[action]
+    numbers = [float(told[n]) for n in (3, 4, 5)]
+    assert numbers == pytest.approx([best, target, q_values[action] - target], abs=0.006)
+
+
+def test_a_click_on_the_plane_puts_the_car_there(page):
+    box = page.locator("#plane").bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 4)
+    car = page.evaluate("state.car")
+    assert car["position"] == pytest.approx(-0.3, abs=0.01)
+    assert car["velocity"] == pytest.approx(0.035, abs=0.001)
+
+
+def test_dragging_the_car_starts_it_elsewhere(page):
+    box = page.locator("#valley").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 4, box["y"] + box["height"] / 2)
+    page.mouse.up()
+    assert page.evaluate("state.start") == pytest.approx(-0.75, abs=0.01)
+    page.locator("#start").fill("-0.4")
+    assert page.evaluate("state.car.position") == -0.4
+
+
+def test_keys_drive_the_car_beside_the_network(page):
+    page.locator("body").press("ArrowRight", delay=300)
+    told = sync_api.expect(page.locator("#drive-state"))
+    told.to_contain_text("The network, from the same start")
+    velocities = page.evaluate("state.own.map((one) => one.velocity)")
+    assert velocities[0] == 0 < velocities[1] < velocities[2]
+    told.to_contain_text(f"You: return {MINUS}200: out of time.", timeout=30000)
+
+
+def test_gravity_and_force_act(page):
+    page.evaluate("setPlaying(false)")
+    steps = []
+    for gravity, force in (("1", "1"), ("0.5", "1"), ("1", "1.5")):
+        page.locator("#gravity").fill(gravity)
+        page.locator("#force").fill(force)
+        page.evaluate("putCar(-0.3)")
+        page.locator("#step-car").click()
+        steps.append(page.evaluate("state.car.velocity"))
+    assert len(set(steps)) == 3
+    assert "(as in training)" in page.locator("#gravity-value").inner_text()
+
+
+def test_gamma_says_what_steps_are_worth(page):
+    page.locator("#gamma").fill("0.9")
+    assert f"1: {MINUS}1.0, 10: {MINUS}6.5" in page.locator("#worth").inner_text()
+
+
+@pytest.mark.parametrize(
+    "arguments, problem",
+    [
+        (["none-log"], "none-log is not the directory of a run: it has no checkpoint.npz"),
+        (["pole-log"], "pole-log is of CartPole-v1; the page shows MountainCar-v0 only"),
+        (["empty-log"], "empty-log has no snapshots NAME-STEP.h5"),
+        (["damaged-log"], "narrow-600.h5 is not a readable snapshot"),
+        (["narrow-log"] * 5, "5 runs are too many"),
+        (["narrow-log", "-o", "x.txt"], "must be a .html file"),
+    ],
+)
+def test_what_cannot_be_shown_is_one_line(
+    arguments, problem, folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("narrow-log", "empty-log", "damaged-log"):
+        shutil.copytree(folder / "narrow-log", name)
+    for snapshot in (tmp_path / "empty-log").glob("*.h5"):
+        snapshot.unlink()
+    (tmp_path / "damaged-log" / "narrow-600.h5").write_bytes(b"damaged")
+    if "pole-log" in arguments:
+        main(f"--name pole --env CartPole-v1 {SHORT}")
+    assert exit_status(explore.main, "-o", "x.html", *arguments) == 2
+    errors = capsys.readouterr().err
+    assert errors.count("\n") == 1 and problem in errors
+    assert not os.path.exists("x.html")
+
+
+def test_too_many_snapshots_are_thinned_out(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(explore, "LARGEST", 200_000 + 150_000)
+    monkeypatch.chdir(tmp_path)
+    assert exit_status(explore.main, *map(str, runs(folder)), "-o", "x.html") == 0
+    assert "snapshots are shown, so that the page has less than 3 MB" in capsys.readouterr().out
+    source = (tmp_path / "x.html").read_text()
+    content = json.loads(source.split('id="data">')[1].split("</script>")[0])
+    assert [shown["snapshots"][-1]["step"] for shown in content["runs"]] == [600, 600]
