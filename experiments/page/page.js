@@ -416,8 +416,10 @@ function addRow(words, number) {
   row.insertCell().textContent = number;
 }
 
+// At the end of an episode, the update is that of its last step.
 function showUpdate() {
-  const values = qValues(network(), state.car);
+  const car = isOver(state.path) ? state.path[state.path.length - 2] : state.car;
+  const values = qValues(network(), car);
   const action = argmax(values);
   const lowest = Math.min(...values, lowestValue());
   element("bars").replaceChildren(
@@ -437,8 +439,8 @@ function showUpdate() {
   );
   element("update").tBodies[0].replaceChildren();
   const gamma = state.run.gamma;
-  const next = stepCar(state.car, action, state.mountain);
-  const isEnd = next.atFlag || state.path.length > CAR.timeLimit - 1;
+  const next = stepCar(car, action, state.mountain);
+  const isEnd = next.atFlag || state.path.length >= CAR.timeLimit;
   const nextBest = Math.max(...qValues(network(), next));
   const target = isEnd ? REWARD : REWARD + gamma * nextBest;
   addRow("action a, with the highest Q-value", ACTIONS[action]);
@@ -456,10 +458,10 @@ function showUpdate() {
 // The curves
 
 const PLOTS = [ // place of the upper edge, ends of the axis, which number of an evaluation, name
-  { top: 16, low: -200, high: -80, number: 1, name: "episode_return_avg" },
-  { top: 142, low: -70, high: 0, number: 2, name: "avg_max_q_value" },
+  { top: 14, low: -200, high: -80, number: 1, name: "episode_return_avg" },
+  { top: 118, low: -70, high: 0, number: 2, name: "avg_max_q_value" },
 ];
-const [LEFT, RIGHT, TALL] = [44, 350, 92];
+const [LEFT, RIGHT, TALL, BOTTOM] = [44, 350, 80, 212];
 const RUN_COLOURS = ["#1f4e8c", "#b35900", "#00696b", "#7a2a8f"];
 
 function svg(tag, attributes, text = "") {
@@ -503,8 +505,8 @@ function drawCurves() {
       x1: x(step), x2: x(step), y1: plot.top, y2: plot.top + TALL, stroke: "#000", "stroke-width": 1.5,
     });
   }
-  svg("text", { x: LEFT, y: 247 }, "0");
-  svg("text", { x: RIGHT, y: 247, "text-anchor": "end" }, `${lastStep.toLocaleString("en")} steps`);
+  svg("text", { x: LEFT, y: BOTTOM }, "0");
+  svg("text", { x: RIGHT, y: BOTTOM, "text-anchor": "end" }, `${lastStep.toLocaleString("en")} steps`);
 }
 
 // ---------------------------------------------------------------------------------------------
