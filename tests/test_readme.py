@@ -24,11 +24,17 @@ from conftest import ROOT
 
 from experiments import grid
 
-PAGES = [ROOT / "README.md", ROOT / "experiments" / "README.md"]
+DOCS = ROOT / "docs"
+LESSON = DOCS / "lesson.md"
+PAGES = [  # but docs/change-it.md, whose commands need its changes: test_change_it.py
+    ROOT / "README.md",
+    *(DOCS / f"{name}.md" for name in ("lesson", "curves", "exercises", "using")),
+    ROOT / "experiments" / "README.md",
+]
 BLOCKS = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 COMMAND = r"(?:python3?|tensorboard|pip|ray|source|export|\.venv/bin/\w+) [^`]+"
 INTERVAL = re.compile(r"-?\d+\.\d \[-?\d+\.\d, -?\d+\.\d\]")
-EXCERPTS = [code for language, code in BLOCKS.findall(PAGES[0].read_text()) if language == "python"]
+EXCERPTS = [code for language, code in BLOCKS.findall(LESSON.read_text()) if language == "python"]
 INSTALL = r"(python3 -m venv .venv && )?(.venv/bin/)?pip install -r (?P<file>\S+)( && )?"
 SHORT = (
     "--max-steps 700 --train-start 200 --q-validation-size 300 --eval-every 300 --eval-steps 300"
@@ -178,9 +184,9 @@ def test_every_interval_on_the_pages_is_printed_by_a_command_there(run_command):
 def test_the_worked_example_computes_what_it_says(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     sessions = [
-        code for language, code in BLOCKS.findall(PAGES[0].read_text()) if language == "pycon"
+        code for language, code in BLOCKS.findall(LESSON.read_text()) if language == "pycon"
     ]
-    example = doctest.DocTestParser().get_doctest("\n".join(sessions), {}, "README.md", None, 0)
+    example = doctest.DocTestParser().get_doctest("\n".join(sessions), {}, "lesson.md", None, 0)
     assert len(example.examples) > 15
     doctest.DocTestRunner(verbose=False).run(example)
     assert capsys.readouterr().out == ""
@@ -193,7 +199,7 @@ def test_the_excerpts_of_the_lesson_are_lines_of_run(excerpt):
 
 
 def test_the_table_of_formulas_gives_lines_of_run():
-    table = PAGES[0].read_text().split("| in a formula | in `run.py` |")[1].split("\n\n")[0]
+    table = LESSON.read_text().split("| in a formula | in `run.py` |")[1].split("\n\n")[0]
     cells = [row.rsplit(" | ", 1)[1] for row in table.strip().splitlines()[1:]]
     assert len(cells) > 8
     for cell in cells:
@@ -205,7 +211,7 @@ def test_the_table_of_formulas_gives_lines_of_run():
 def test_links_lead_somewhere_and_pictures_have_alternative_texts():
     assert len(EXCERPTS) >= 9
     shown = set()
-    for page in [*PAGES, *(ROOT / "docs").glob("*.md")]:
+    for page in [*PAGES, DOCS / "change-it.md"]:
         links = re.findall(r"(!?)\[([^\]]*)\]\(([^)#:]+)[)#]", page.read_text())
         assert links
         for picture, text, link in links:
@@ -237,8 +243,8 @@ def read_curves(name, setting, value):
     return results.pivot(index="step", columns="seed", values=value)
 
 
-def test_the_numbers_of_the_main_page_are_those_of_the_data():
-    text = " ".join(PAGES[0].read_text().split())
+def test_the_numbers_of_the_pages_are_those_of_the_data():
+    text = " ".join(word for page in PAGES for word in page.read_text().split())
     returns = {"fresh_article": read_curves("fresh_article", "fresh_article", "return")}
     q_values = {"fresh_article": read_curves("fresh_article", "fresh_article", "avg_max_q_value")}
     for setting in ("no_lag", "short_sighted", "tiny_buffer", "endless"):
