@@ -186,6 +186,16 @@ def test_a_click_on_the_plane_puts_the_car_there(page):
     assert car["velocity"] == pytest.approx(0.035, abs=0.001)
 
 
+def test_arrow_keys_move_the_car_on_the_plane(page):
+    page.locator("#plane").focus()
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowRight")
+    car = page.evaluate("state.car")
+    assert car["position"] == pytest.approx(-0.5 + 1.8 / 40)
+    assert car["velocity"] == pytest.approx(0.14 / 40)
+    assert page.evaluate("state.own") is None  # they don't drive
+
+
 def test_dragging_the_car_starts_it_elsewhere(page):
     box = page.locator("#valley").bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)

@@ -6,6 +6,7 @@ const COARSE = 40; // cells along each axis of the plane while the slider moves
 const FINE = 160; // and at rest
 const SLICE = 12; // milliseconds of work at a time, so that the page stays responsive
 const REST = 120; // milliseconds without a change after which the plane is drawn finely
+const PLANE_STEPS = 40; // presses of an arrow key that lead across the plane
 const TRAINING_PACE = 250; // milliseconds for each snapshot while the training plays
 const ACTION_COLOURS = [[33, 102, 172], [224, 224, 224], [244, 161, 47]];
 const VIRIDIS = [ // from low to high
@@ -644,7 +645,7 @@ function listenToPedals() {
     }
   }
   const keys = { ArrowLeft: 0, ArrowRight: 2 };
-  const isElsewhere = (event) => ["INPUT", "SELECT"].includes(event.target.tagName);
+  const isElsewhere = (event) => ["INPUT", "SELECT", "CANVAS"].includes(event.target.tagName);
   window.addEventListener("keydown", (event) => {
     if (event.key in keys && !isElsewhere(event)) {
       event.preventDefault();
@@ -686,17 +687,29 @@ function listenToPointers() {
     });
   };
   const positionAt = (x) => CAR.minPosition + x * (CAR.maxPosition - CAR.minPosition);
+  const putOnPlane = (position, velocity) => {
+    setPlaying(false);
+    putCar(
+      clip(position, CAR.minPosition, CAR.maxPosition),
+      clip(velocity, -CAR.maxSpeed, CAR.maxSpeed),
+    );
+  };
   drag(valley, (x) => {
     state.start = clip(positionAt(x), -1.15, 0.45);
     element("start").value = state.start;
     putCar(state.start);
   });
-  drag(plane, (x, y) => {
-    setPlaying(false);
-    putCar(
-      clip(positionAt(x), CAR.minPosition, CAR.maxPosition),
-      clip((0.5 - y) * 2 * CAR.maxSpeed, -CAR.maxSpeed, CAR.maxSpeed),
-    );
+  drag(plane, (x, y) => putOnPlane(positionAt(x), (0.5 - y) * 2 * CAR.maxSpeed));
+  const directions = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
+  plane.addEventListener("keydown", (event) => {
+    if (event.key in directions) {
+      event.preventDefault();
+      const [right, up] = directions[event.key];
+      putOnPlane(
+        state.car.position + (right * (CAR.maxPosition - CAR.minPosition)) / PLANE_STEPS,
+        state.car.velocity + (up * 2 * CAR.maxSpeed) / PLANE_STEPS,
+      );
+    }
   });
 }
 
