@@ -9,8 +9,8 @@ import keras
 import run
 from support.environments import make_env
 from support.errors import WrongInput
-from support.options import ENV
-from support.settings import check_recorded, read_settings, shaping
+from support.options import environment_of, network_value
+from support.settings import read_settings, shaping
 from support.snapshots import read_snapshot, use_weights
 
 
@@ -54,28 +54,27 @@ def load_policy(filename, env_id=None):
         WrongInput: it can't be read, or doesn't fit the environment.
     """
     snapshot = read_snapshot(filename)
-    told = snapshot.settings.get("env", ENV)
-    if env_id is None and ":" in told:
-        raise WrongInput(
-            f"{filename} would import a module for its environment; if you trust it, give "
-            f"--env {told}"
-        )
-    env_id = env_id or told
+    env_id = environment_of(snapshot, env_id)
     env = make_env(env_id)
-    constants = vars(run)
-    for setting in shaping(read_settings(constants), constants):
-        value = snapshot.settings.get(setting.name, setting.default)
-        try:
-            check_recorded(setting, value)
-        except WrongInput as error:
-            raise WrongInput(f"{filename}: {error}") from error
-        constants[setting.constant] = value
-    model = run.create_model(env)
+    model = create_model(env, snapshot)
     use_weights(model, snapshot)
     gamma = snapshot.settings.get("discount_factor_gamma", run.DISCOUNT_FACTOR_GAMMA)
     if type(gamma) not in (int, float) or not 0 <= gamma <= 1:
         raise WrongInput(f"{filename} tells of a discount factor of {gamma!r}")
     return Policy(filename, env_id, env, model, float(gamma))
+
+
+def create_model(env, snapshot):
+    """Does what `run.create_model` does, with the constants that a `Snapshot` tells of."""
+    constants = vars(run)
+    network = shaping(read_settings(constants), constants)
+    before = {setting.constant: constants[setting.constant] for setting in network}
+    try:
+        for setting in network:
+            constants[setting.constant] = network_value(snapshot, setting, setting.default)
+        return run.create_model(env)
+    finally:
+        constants.update(before)
 
 
 def play(env, choose, seed=None):

@@ -79,10 +79,9 @@ def plain_errors():
 def describe(error):
     """An exception in one line, with the place in the project's code where it comes from."""
     frames = own_frames(error.__traceback__)
-    place = (
-        f" ({os.path.basename(frames[-1].filename)}, line {frames[-1].lineno})" if frames else ""
-    )
-    return f"{error!r}{place}"
+    if not frames:
+        return repr(error)
+    return f"{error!r} ({os.path.basename(frames[-1].filename)}, line {frames[-1].lineno})"
 
 
 def is_installed(filename):

@@ -131,7 +131,7 @@ def compiled(function):
 
     @functools.lru_cache(maxsize=MOST_GRAPHS)
     def trace(template, keywords, values):
-        objects = tuple([value for value in template if not isinstance(value, tuple)])
+        objects = tuple([id(value_of(mark)) for mark in template if not isinstance(mark, tuple)])
         graphs[objects] += 1
         if graphs[objects] == MANY_GRAPHS:
             warnings.warn(

@@ -33,9 +33,10 @@ def from_command_line(main, constants):
         main: function of what `parse_args` returns.
         constants: `globals()` of the lesson.
     """
-    if constants["__name__"] == "__main__":  # so that other files find the same constants
+    program = sys.modules["__main__"]
+    if vars(program) is constants:  # where another file imports the lesson, it is this one
         name = os.path.splitext(os.path.basename(constants["__file__"]))[0]
-        sys.modules.setdefault(name, sys.modules["__main__"])
+        sys.modules.setdefault(name, program)
     with plain_errors():
         args = parse_args(constants)
         if args.eager:
@@ -232,26 +233,16 @@ def fit_snapshot(args, values, network):
     Raises:
         WrongInput: the snapshot can't be read, or what it tells contradicts other options.
     """
-    told = read_snapshot(args.model).settings
-    env_id = told.get("env", ENV)
-    if args.env is None and ":" in env_id:
+    snapshot = read_snapshot(args.model)
+    given, args.env = args.env, environment_of(snapshot, args.env)
+    if given is None and args.env != ENV and not args.play:
         raise WrongInput(
-            f"{args.model} would import a module for its environment; if you trust it, give "
-            f"--env {env_id}"
+            f"{args.model} was trained in {args.env}, and not in {ENV}; to train it further, give "
+            f"--env {args.env}"
         )
-    if args.env is None and env_id != ENV and not args.play:
-        raise WrongInput(
-            f"{args.model} was trained in {env_id}, and not in {ENV}; to train it further, give "
-            f"--env {env_id}"
-        )
-    args.env = args.env or env_id
     others = []
     for setting in network:
-        value = told.get(setting.name, values[setting.name])
-        try:
-            check_recorded(setting, value)
-        except WrongInput as error:
-            raise WrongInput(f"{args.model}: {error}") from error
+        value = network_value(snapshot, setting, values[setting.name])
         if args.play:
             check_given(args, setting.option, getattr(args, setting.constant), value)
             values[setting.name] = value
@@ -262,6 +253,41 @@ def fit_snapshot(args, values, network):
             f"{args.model} is of a network with other constants; to train it further, give "
             f"{' '.join(others)}"
         )
+
+
+def environment_of(snapshot, given):
+    """The environment that a `Snapshot` is for.
+
+    Args:
+        snapshot: what `read_snapshot` returned.
+        given: name of an environment instead; or None.
+
+    Returns:
+        Its name.
+
+    Raises:
+        WrongInput: it would import a module.
+    """
+    told = snapshot.settings.get("env", ENV)
+    if given is None and ":" in told:
+        raise WrongInput(
+            f"{snapshot.filename} would import a module for its environment; if you trust it, give "
+            f"--env {told}"
+        )
+    return given or told
+
+
+def network_value(snapshot, setting, default):
+    """The value of a `Setting` with which the network of a `Snapshot` was made.
+
+    It is `default` if the file doesn't tell. Raises `WrongInput` where it is impossible.
+    """
+    value = snapshot.settings.get(setting.name, default)
+    try:
+        check_recorded(setting, value)
+    except WrongInput as error:
+        raise WrongInput(f"{snapshot.filename}: {error}") from error
+    return value
 
 
 def check_args(args):

@@ -324,7 +324,8 @@ class Training:
                 print(f"Nothing was saved yet, so {self.logdir} is removed.")
         else:
             left = f"the last good checkpoint is {self.logdir}'s of step {self._saved_step}"
-            if not self._missing and not isinstance(error, FloatingPointError):
+            is_own_mistake = not isinstance(error, (FloatingPointError, WrongInput))
+            if self._saved_step > 0 and not self._missing and is_own_mistake:
                 print(
                     f"To continue from step {self._saved_step}, once that is mended: "
                     f"python run.py --resume {shlex.quote(self.logdir)}"

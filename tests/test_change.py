@@ -445,6 +445,13 @@ def test_a_crash_after_a_checkpoint_says_how_to_go_on(command, tmp_path, capsys)
     assert command("--resume", "x-log", script=script)[::2] == (0, "")
 
 
+def test_a_name_that_is_taken_offers_nothing_to_continue(command, tmp_path):
+    (tmp_path / "x-log").mkdir()
+    status, output, errors = command("--name", "x", *SHORT)
+    assert status == 2 and "x-log exists; choose another name" in errors
+    assert "To continue" not in output
+
+
 @pytest.mark.slow
 def test_other_files_find_the_constants_that_options_have_set(tmp_path):
     for name in ("loggers.py", "replay_buffer.py", "requirements.txt"):
