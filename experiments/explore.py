@@ -163,9 +163,10 @@ def right_values(gamma):
 
 def fill_in(runs):
     """The page with what `read_run` returned for some runs: a string."""
-    optima = {}
+    gammas = sorted({shown["gamma"] for shown in runs})
     for shown in runs:
-        optima.setdefault(as_key(shown["gamma"]), right_values(shown["gamma"]))
+        shown["optimum"] = gammas.index(shown["gamma"])
+    optima = [right_values(gamma) for gamma in gammas]
     content = json.dumps({"runs": runs, "optima": optima}, allow_nan=False)
     page = (PAGE / "page.html").read_text(encoding="utf-8")
     parts = {name: (PAGE / name).read_text(encoding="utf-8") for name in ("page.css", "numbers.js")}
@@ -176,11 +177,6 @@ def fill_in(runs):
         before, after = page.split(f"/* {name} */")
         page = before + part + after
     return page
-
-
-def as_key(gamma):
-    """A discount factor as JavaScript writes it."""
-    return f"{gamma:g}" if gamma % 1 else str(int(gamma))
 
 
 def thin_out(runs):

@@ -29,7 +29,8 @@ from matplotlib.backends import BackendFilter, backend_registry
 from matplotlib.patheffects import withStroke
 
 from experiments.figures import PLOTS, save_figure
-from experiments.optimum import Solution
+from experiments.optimum import POINTS as OPTIMUM_POINTS
+from experiments.optimum import Solution, discounted
 from experiments.policies import load_policy, play, readable
 from support.command_line import SEED, OneLineParser, new_file
 from support.errors import WrongInput, plain_errors
@@ -38,7 +39,6 @@ from support.options import ENV
 POINTS = 180  # along each axis, at which the network is asked
 HUGE = 1e6  # where a bound is beyond this, an axis shows what the episodes visit
 MOST = 8  # snapshots side by side
-OPTIMUM_POINTS = 400  # along each axis, on which the optimum is computed
 STEPS = (0, 10, 25, 50, 75, 100, 150, 200)  # for which Mountain Car's Q-values are told
 PUSHES = ("push left", "no push", "push right")
 COLORS = ("#2166ac", "#e0e0e0", "#f4a12f")  # of up to three actions, told apart by all eyes
@@ -241,7 +241,7 @@ def label_steps(bar, bottom, top, gamma):
     """
     ticks, labels = [], []
     for steps in STEPS:
-        value = -sum(gamma**n for n in range(steps))
+        value = discounted(steps, gamma)
         if bottom <= value <= top:
             ticks.append(value)
             labels.append(f"{value:.0f} ({steps} steps)")

@@ -34,6 +34,7 @@ from tensorboard import program
 import run
 from experiments import landscape, mountains, report
 from experiments.figures import save_figure, save_png
+from experiments.optimum import discounted
 from experiments.policies import load_policy, play
 from support.command_line import OneLineParser
 from support.errors import ROOT, plain_errors
@@ -136,13 +137,13 @@ def draw_q_values(filename):
     copies = np.arange(1 + (run.MAX_STEPS - run.TRAIN_START) // run.TARGET_UPDATE_EVERY)
     axes.plot(
         run.TRAIN_START + copies * run.TARGET_UPDATE_EVERY,
-        -(1 - gamma**copies) / (1 - gamma),
+        discounted(copies, gamma),
         "k--",
         linewidth=1.2,
         label="one more step per copy",
     )
     for count, name in ((100, "100 steps to go"), (200, "200 steps"), (np.inf, "no end")):
-        value = -(1 - gamma**count) / (1 - gamma)
+        value = discounted(count, gamma)
         axes.axhline(value, color="gray", linestyle="--", linewidth=0.8)
         place = {"xy": (0.005, value), "xycoords": ("axes fraction", "data"), "va": "bottom"}
         axes.annotate(f"{name}: {value:.1f}", **place)

@@ -178,8 +178,8 @@ def plot(results):
     """
     figure, axes = plt.subplots(figsize=(9, 5.5), layout="constrained")
     looks = zip(
-        itertools.cycle(matplotlib.color_sequences["petroff10"]),  # told apart by all eyes,
-        itertools.cycle("osD^vPX*"),  # and without colour by these
+        itertools.cycle(matplotlib.color_sequences["petroff10"]),  # told apart by all eyes
+        itertools.cycle("osD^vPX*"),  # told apart without colour
         itertools.cycle(["-", "--", "-.", ":"]),
     )
     ended = results[results["failed"].isna() & results["step"].notna()]
@@ -196,23 +196,15 @@ def plot(results):
         mean = curves.mean(axis=1)
         axes.plot(mean, color=colour, linestyle=line, marker=marker, linewidth=2, label=label)
     threshold = reward_threshold(results)
-    if threshold is not None:
-        axes.axhline(threshold, color="black", linewidth=0.8, linestyle=":")
-        axes.annotate(
-            f"reward threshold {threshold:g}",
-            (0.005, threshold),
-            xycoords=("axes fraction", "data"),
-            va="top",
-        )
     optimum = OPTIMUM.get(results["env"].iloc[0])
-    if optimum is not None:
-        axes.axhline(optimum, color="black", linewidth=0.8, linestyle="--")
-        axes.annotate(
-            f"optimum {optimum:g}",
-            (0.005, optimum),
-            xycoords=("axes fraction", "data"),
-            va="bottom",
-        )
+    for name, value, line, side in (
+        ("reward threshold", threshold, ":", "top"),
+        ("optimum", optimum, "--", "bottom"),
+    ):
+        if value is not None:
+            axes.axhline(value, color="black", linewidth=0.8, linestyle=line)
+            place = {"xy": (0.005, value), "xycoords": ("axes fraction", "data"), "va": side}
+            axes.annotate(f"{name} {value:g}", **place)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set(xlabel="training steps", ylabel="mean return of an evaluation")
     axes.set_title(f"Mean with 95% band{'; single trainings faint' * few}", fontsize="medium")

@@ -31,7 +31,7 @@ const HINTS = {
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const element = (id) => document.getElementById(id);
-const optima = {};
+const optima = data.optima.map(({ points, values }) => ({ points, values: decodeFloats(values) }));
 const networks = new Map();
 const state = {
   run: data.runs[0],
@@ -61,13 +61,8 @@ function network() {
 }
 
 // The highest Q-value that is right in a state; between the points of the grid, interpolated.
-function rightValue(gamma, position, velocity) {
-  const key = String(gamma);
-  if (!optima[key]) {
-    const { points, values } = data.optima[key];
-    optima[key] = { points, values: decodeFloats(values) };
-  }
-  const { points, values } = optima[key];
+function rightValue(position, velocity) {
+  const { points, values } = optima[state.run.optimum];
   const last = points - 1;
   const x = ((position - CAR.minPosition) / (CAR.maxPosition - CAR.minPosition)) * last;
   const y = ((velocity + CAR.maxSpeed) / (2 * CAR.maxSpeed)) * last;
@@ -97,7 +92,7 @@ function css([red, green, blue]) {
   return `rgb(${Math.round(red)}, ${Math.round(green)}, ${Math.round(blue)})`;
 }
 
-// The lowest value on the scale of colours: what it is worth never to get to the flag in time.
+// The lowest value on the scale of colours: more steps to go than the best driver ever needs.
 function lowestValue() {
   return Math.min(worth(120, state.run.gamma), -1);
 }
@@ -110,7 +105,7 @@ function colourOf(q, position, velocity) {
   if (state.view === "value") {
     return colourOnRamp(VIRIDIS, 1 - value / lowestValue());
   }
-  const error = value - rightValue(state.run.gamma, position, velocity);
+  const error = value - rightValue(position, velocity);
   return colourOnRamp(BLUE_TO_BROWN, 0.5 + error / LARGEST_ERROR / 2);
 }
 
@@ -388,6 +383,14 @@ function moveOwnCar() {
   drawPlane();
 }
 
+function moveShownCar() {
+  if (state.own) {
+    moveOwnCar();
+  } else {
+    moveCar();
+  }
+}
+
 function startDriving() {
   const start = { position: state.start, velocity: 0, atFlag: false };
   state.path = playEpisode(network(), start, state.mountain);
@@ -604,7 +607,7 @@ function listen() {
   on("play-car", "click", () => setPlaying(!state.playing));
   on("step-car", "click", () => {
     setPlaying(false);
-    state.own ? moveOwnCar() : moveCar();
+    moveShownCar();
   });
   on("restart-car", "click", () => putCar(state.start));
   on("start", "input", (event) => {
@@ -726,7 +729,7 @@ function tick(time) {
   if (state.playing) {
     const pace = 1000 / STEPS_PER_SECOND / Number(element("speed").value);
     for (carTime += passed; carTime >= pace; carTime -= pace) {
-      state.own ? moveOwnCar() : moveCar();
+      moveShownCar();
     }
   }
   if (state.training) {
