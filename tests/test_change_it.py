@@ -7,6 +7,7 @@ import sys
 import pytest
 from conftest import ROOT
 
+import run
 from experiments import grid
 from support.checkpoints import read_checkpoint
 
@@ -61,12 +62,12 @@ def test_a_constant_of_ones_own_is_known_to_snapshot_and_run(command, tmp_path):
     heading = "A constant of your own"
     (diff,) = [block for language, block in BLOCKS.findall(SECTIONS[heading]) if language == "diff"]
     apply(diff, tmp_path)
-    run = {"script": tmp_path / "run.py"}
-    assert command(*SHORT, "--activation", "tanh", "--name", "x", **run)[::2] == (0, "")
+    script = {"script": tmp_path / "run.py"}
+    assert command(*SHORT, "--activation", "tanh", "--name", "x", **script)[::2] == (0, "")
     assert read_checkpoint("x-log")["run"]["settings"]["activation"] == "tanh"
     evaluate = ["--model", "x-log/x-400.h5", "--eval", "--eval-steps", 10]
-    assert command(*evaluate, **run)[::2] == (0, "")
-    status, _, errors = command(*evaluate, "--activation", "relu", **run)
+    assert command(*evaluate, **script)[::2] == (0, "")
+    status, _, errors = command(*evaluate, "--activation", "relu", **script)
     assert status == 2 and "was started with tanh" in errors
 
 
@@ -79,10 +80,10 @@ def test_a_buffer_can_be_resumed_once_it_gives_its_state(command, tmp_path, monk
     apply(next(block for language, block in blocks if language == "diff"), tmp_path)
     buffer, methods = [block for language, block in blocks if language == "python"]
     (tmp_path / "deque_buffer.py").write_text(buffer + methods)
-    run = {"script": tmp_path / "run.py"}
-    status, output, _ = command(*SHORT, "--name", "x", **run)
+    script = {"script": tmp_path / "run.py"}
+    status, output, _ = command(*SHORT, "--name", "x", **script)
     assert status == 0 and "can't be resumed" not in output
-    assert command("--resume", "x", "--max-steps", 450, **run)[::2] == (0, "")
+    assert command("--resume", "x", "--max-steps", 450, **script)[::2] == (0, "")
 
 
 @pytest.mark.slow
@@ -98,13 +99,20 @@ def test_looking_inside_shows_the_targets_of_eleven_updates(command, tmp_path):
     assert all(line.startswith("targets tf.Tensor([") for line in shown)
 
 
-def test_the_grids_would_begin(monkeypatch, capsys):
-    lines = [line for _, block in BLOCKS.findall(SECTIONS["Is it better?"]) for line in [block]]
-    commands = [line for line in lines if line.startswith("python -m experiments.grid")]
-    assert len(commands) == 2
-    for line in commands:
-        options = shlex.split(line)[3:]
-        name, *values = options[: options.index("--seeds")]
-        own = ["--hidden-units", "8", "16"]  # this run.py hasn't their constants
-        assert name in ("--activation", "--double") and len(values) == 2
-        grid.parse_args([*own, *options[options.index("--seeds") :]])
+@pytest.mark.parametrize(
+    "heading, name, values",
+    [
+        ("A constant of your own", "activation", ["relu", "tanh"]),
+        ("Is it better?", "double", [False, True]),
+    ],
+)
+def test_the_grids_vary_the_constants_of_the_page(heading, name, values, tmp_path, monkeypatch):
+    (tmp_path / "run.py").write_text((ROOT / "run.py").read_text())
+    (diff,) = [block for language, block in BLOCKS.findall(SECTIONS[heading]) if language == "diff"]
+    apply(diff, tmp_path)
+    monkeypatch.setattr(run, "__file__", str(tmp_path / "run.py"))  # where constants are read
+    blocks = [block for language, block in BLOCKS.findall(SECTIONS["Is it better?"])]
+    (line,) = [block for block in blocks if block.startswith("python") and f"--{name}" in block]
+    trainings = grid.parse_args(shlex.split(line)[3:]).trainings
+    assert len(trainings) == 2 * 10
+    assert [one["hyperparameters"][name] for one in trainings[:2]] == values

@@ -8,12 +8,11 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from conftest import constants_kept, exit_status, main
+from playwright import sync_api
 
 import run
 from experiments import explore
 from experiments.policies import load_policy, play
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -25,10 +24,7 @@ SHORT = (
 )
 WIDE = "--hidden-units 128 --scale-observations"
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(BROWSER is None, reason=f"there is none of {', '.join(BROWSERS)}"),
-]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +44,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
+    if BROWSER is None:
+        pytest.skip(f"there is none of {', '.join(BROWSERS)}")
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
         yield browser
