@@ -16,6 +16,7 @@ if not __package__:
 import support.fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps TensorFlow quiet)
 
 import base64
+import itertools
 import json
 import os
 import re
@@ -71,7 +72,7 @@ def read_run(logdir):
         raise WrongInput(f"{logdir} has snapshots of different networks")
     _, sizes, scale, offset = networks[0]
     return {
-        "name": readable(os.path.basename(os.path.normpath(logdir))),
+        "name": readable(os.path.basename(os.path.normpath(logdir)).removesuffix("-log")),
         "title": describe(settings),
         "gamma": next(iter(policies.values())).gamma,
         "targetUpdateEvery": settings.get("target_update_every", run.TARGET_UPDATE_EVERY),
@@ -129,25 +130,38 @@ def as_network(policy):
     for layer in policy.model.layers:
         if isinstance(layer, keras.layers.Rescaling):
             scale, offset = list(layer.scale), list(layer.offset)
-    weights = policy.model.get_weights()
+    weights = np.concatenate([weight.ravel() for weight in policy.model.get_weights()])
     space = policy.env.observation_space
     states = np.random.default_rng(0).uniform(space.low, space.high, (STATES, 2))
-    values = states * scale + offset
-    for number, (kernel, bias) in enumerate(zip(weights[::2], weights[1::2], strict=True)):
-        values = values @ kernel + bias
-        if number < len(dense) - 1:
-            values = np.maximum(values, 0)
+    values = q_values(states, weights, sizes, scale, offset)
     if not np.allclose(values, policy.q_values(states), rtol=TOLERANCE, atol=TOLERANCE):
         raise WrongInput(
             f"{policy.filename}: the page knows Dense layers with relu one after the other, and "
             "this network does something else; change experiments/page and explore.py for it"
         )
-    return np.concatenate([weight.ravel() for weight in weights]), sizes, scale, offset
+    return weights, sizes, scale, offset
+
+
+def q_values(states, weights, sizes, scale, offset):
+    """What the page computes: Q-values (n, 3) of states (n, 2); see `as_network` for the others."""
+    values = states * scale + offset
+    rest = weights
+    for number, (inputs, outputs) in enumerate(itertools.pairwise(sizes), start=1):
+        kernel, bias, rest = np.split(rest, [inputs * outputs, (inputs + 1) * outputs])
+        values = values @ kernel.reshape(inputs, outputs) + bias
+        if number < len(sizes) - 1:
+            values = np.maximum(values, 0)
+    return values
 
 
 def encode(numbers):
     """Numbers as float32 in base64, a string."""
     return base64.b64encode(np.asarray(numbers, "<f4").tobytes()).decode()
+
+
+def decode(text):
+    """The numbers that `encode` was given, a float32 array."""
+    return np.frombuffer(base64.b64decode(text), "<f4")
 
 
 def right_values(gamma):
@@ -161,22 +175,32 @@ def right_values(gamma):
     return {"points": OPTIMUM_POINTS, "values": encode(values)}
 
 
-def fill_in(runs):
-    """The page with what `read_run` returned for some runs: a string."""
+def prepare(runs):
+    """All that the page shows of what `read_run` returned for some runs, as JSON: a string."""
     gammas = sorted({shown["gamma"] for shown in runs})
     for shown in runs:
         shown["optimum"] = gammas.index(shown["gamma"])
     optima = [right_values(gamma) for gamma in gammas]
-    content = json.dumps({"runs": runs, "optima": optima}, allow_nan=False)
+    return json.dumps({"runs": runs, "optima": optima}, allow_nan=False)
+
+
+def fill_in(content):
+    """The page with what `prepare` returned: a string."""
     page = (PAGE / "page.html").read_text(encoding="utf-8")
-    parts = {name: (PAGE / name).read_text(encoding="utf-8") for name in ("page.css", "numbers.js")}
-    parts["page.js"] = (PAGE / "page.js").read_text(encoding="utf-8")
+    names = ("page.css", "numbers.js", "page.js")
+    parts = {name: (PAGE / name).read_text(encoding="utf-8") for name in names}
     # In JSON a < may be written in another way, so that no name in it can end the element.
     parts["data"] = content.replace("<", "\\u003c")
     for name, part in parts.items():
         before, after = page.split(f"/* {name} */")
         page = before + part + after
     return page
+
+
+def read_page(filename):
+    """The content of a page, which was the argument of `fill_in`: a string."""
+    page = Path(filename).read_text(encoding="utf-8")
+    return page.split('id="data">')[1].split("</script>")[0]
 
 
 def thin_out(runs):
@@ -208,7 +232,7 @@ def main(argv=None):
         parser.error(f"{len(args.runs)} runs are too many for the page; give at most {MOST_RUNS}")
     runs = [read_run(logdir) for logdir in args.runs]
     thin_out(runs)
-    write_file(args.output, fill_in(runs).encode())
+    write_file(args.output, fill_in(prepare(runs)).encode())
     print(f"Saved {args.output}")
 
 

@@ -30,8 +30,9 @@ from scipy import ndimage
 
 from experiments.mountains import step
 from experiments.policies import load_policy, play, readable
-from support.command_line import OneLineParser, number
+from support.command_line import OneLineParser, new_file, number
 from support.errors import WrongInput, plain_errors
+from support.files import write_file
 from support.options import ENV
 
 COARSEST = 100  # points along each axis, doubled until the mean return is precise
@@ -162,7 +163,8 @@ def compare(policy, solution):
         Dict of figures over `EPISODES` episodes: `return`, the mean; `error`, the mean difference
         of the highest Q-value from the right one, and `absolute error`, that of its absolute value;
         `spread`, the mean difference between the highest and the lowest Q-value of a state, and
-        `right spread`, that of the right ones.
+        `right spread`, that of the right ones; `lost`, by how much the greedy action is worse than
+        the best one, according to the right Q-values, on average over the states.
     """
     observations, returns = [], []
     for episode in range(EPISODES):
@@ -173,12 +175,14 @@ def compare(policy, solution):
     learned = policy.q_values(np.array(observations))
     right = solution.q_values(observations)
     errors = learned.max(axis=1) - right.max(axis=1)
+    chosen = np.take_along_axis(right, learned.argmax(axis=1)[:, np.newaxis], axis=1)[:, 0]
     return {
         "return": np.mean(returns),
         "error": errors.mean(),
         "absolute error": np.abs(errors).mean(),
         "spread": np.ptp(learned, axis=1).mean(),
         "right spread": np.ptp(right, axis=1).mean(),
+        "lost": (right.max(axis=1) - chosen).mean(),
     }
 
 
@@ -188,15 +192,24 @@ def main(argv=None):
     gamma = {"type": number(0.0, 1.0), "metavar": "X", "default": 0.99}
     add("snapshots", nargs="*", metavar="X.h5", help="compare the values of these with the optimum")
     add("--gamma", help="discount factor for the optimum (default: 0.99)", **gamma)
+    add("--save", metavar="FILE", type=new_file(".csv"), help="write the figures to a .csv file")
     args = parser.parse_args(argv)
     if args.snapshots:
-        print(table([load_policy(filename) for filename in args.snapshots]))
+        figures = compare_all([load_policy(filename) for filename in args.snapshots])
+        mean = pd.DataFrame([figures.mean()], ["mean"])
+        shown = pd.concat([figures, mean]) if len(figures) > 1 else figures
+        print(shown.to_string(float_format="{:.2f}".format))
+        if args.save is not None:
+            write_file(args.save, figures.to_csv(index_label="snapshot").encode())
+            print(f"Saved {args.save}")
+    elif args.save is not None:
+        parser.error("--save is for the figures of snapshots; name some")
     else:
         print_optimum(args.gamma)
 
 
-def table(policies):
-    """The table that compares `Policy`s with the optimum, a string.
+def compare_all(policies):
+    """What `compare` gives for each of some `Policy`s: DataFrame, with a row for each.
 
     Raises `WrongInput` where one is for another environment.
     """
@@ -205,10 +218,7 @@ def table(policies):
             raise WrongInput(f"{policy.filename} is for {policy.env_id}, and not for {ENV}")
     solve = functools.cache(lambda gamma: Solution(POINTS, gamma))
     names = [readable(policy.filename) for policy in policies]
-    rows = pd.DataFrame([compare(p, solve(p.gamma)) for p in policies], names)
-    if len(rows) > 1:
-        rows.loc["mean"] = rows.mean()
-    return rows.to_string(float_format="{:.2f}".format)
+    return pd.DataFrame([compare(p, solve(p.gamma)) for p in policies], names)
 
 
 def print_optimum(gamma):

@@ -32,8 +32,8 @@ from PIL import Image, ImageDraw, ImageFont
 from tensorboard import program
 
 import run
-from experiments import landscape, mountains, report
-from experiments.figures import save_figure, save_png
+from experiments import explore, landscape, mountains, report
+from experiments.figures import OPTIMUM, save_figure, save_png
 from experiments.optimum import discounted
 from experiments.policies import load_policy, play
 from support.command_line import OneLineParser
@@ -59,17 +59,18 @@ WIDTH, HEIGHT = 300, 200  # pixels of an agent in the GIF
 CAPTION = 44  # pixels of the text above it
 STRIDE = 2  # steps between frames
 LAST_FRAME = 3000  # milliseconds that the last one is shown
+STEPS_AWAY = 120  # from the flag, at which the colours of a landscape end in the other GIF
+PACE = 300  # milliseconds for each snapshot there
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER_OPTIONS = (  # a picture of a page without a screen, and without calling home
     "--headless --no-sandbox --no-first-run --disable-background-networking --disable-sync "
     "--disable-component-update --disable-gpu --window-size=1500,760 "
     "--virtual-time-budget=20000"
 ).split()
-CURVES = {  # of avg_max_q_value, medians: setting, then how it is drawn
-    "fresh_article": ("tab:blue", "-", "as in run.py; single trainings faint"),
-    "no_flag": ("tab:blue", ":", "the same, but the flag is never seen"),
-    "endless": ("tab:orange", "-", "looking past the time limit"),
-    "no_flag_endless": ("tab:orange", ":", "the same, but the flag is never seen"),
+PANELS = {  # of avg_max_q_value: title, then settings in experiments/results: those that look for
+    # the flag, those that never see it
+    "the time limit is an end, as in run.py": ("fresh_article", "no_flag"),
+    "looking past the time limit": ("endless", "no_flag_endless"),
 }
 TRIES = 5  # at the screenshot
 CARDS = ((320, 170, 766, 590), (782, 170, 1228, 590))  # pixels of the curves in the screenshot
@@ -114,13 +115,8 @@ def draw_agents(filename):
             draw.text((n * WIDTH + 10, 4), name, "black", font)
             draw.text((n * WIDTH + 10, 23), told, "dimgray", font)
         pictures.append(picture)
-    colors = pictures[0].quantize(32, Image.Quantize.FASTOCTREE)
-    first, *others = (p.quantize(palette=colors, dither=Image.Dither.NONE) for p in pictures)
-    pace = [1000 * STRIDE // 30] * len(others) + [LAST_FRAME]  # the environment's 30 steps a second
-    content = io.BytesIO()
-    first.save(content, "GIF", save_all=True, append_images=others, loop=0, duration=pace)
-    write_file(filename, content.getvalue())
-    print(f"Saved {filename}")
+    pace = 1000 * STRIDE // 30  # the environment's 30 steps a second
+    save_gif(pictures, [pace] * (len(pictures) - 1) + [LAST_FRAME], 32, filename)
 
 
 def draw_q_values(filename):
@@ -128,30 +124,125 @@ def draw_q_values(filename):
     files = ("fresh_article", "exercises", "no_flag")
     results = pd.concat(pd.read_csv(f"{RESULTS}/{file}.csv") for file in files)
     curves = results.pivot(index="step", columns=["setting", "seed"], values="avg_max_q_value")
-    figure, axes = plt.subplots(figsize=(9, 4.8), layout="constrained")
-    axes.plot(curves["fresh_article"], color="tab:blue", linewidth=0.8, alpha=0.25)
-    for setting, (color, line, label) in CURVES.items():
-        label = f"{label} (n = {curves[setting].shape[1]})"
-        axes.plot(curves[setting].median(axis=1), line, color=color, linewidth=2.5, label=label)
+    figure, panels = plt.subplots(1, 2, figsize=(11, 4.6), sharey=True, layout="constrained")
+    for axes, (title, (trained, blind)) in zip(panels, PANELS.items(), strict=True):
+        axes.plot(curves[trained], color="tab:blue", linewidth=0.8, alpha=0.25)
+        for setting, line, label in (
+            (trained, "-", "trainings, and their median"),
+            (blind, ":", "median without a flag"),
+        ):
+            label = f"{label} (n = {curves[setting].shape[1]})"
+            median = curves[setting].median(axis=1)
+            axes.plot(median, line, color="tab:blue", linewidth=2.5, label=label)
+        draw_worth(axes)
+        axes.set(title=title, xlabel="training steps", ylim=(-105, 0))
+        axes.set_xticks(range(0, run.MAX_STEPS + 1, run.SNAPSHOT_EVERY))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("avg_max_q_value")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    save_figure(figure, filename)
+
+
+def draw_worth(axes):
+    """Draws what numbers of steps are worth, and how many the copies so far allow to be known."""
     gamma = run.DISCOUNT_FACTOR_GAMMA
     copies = np.arange(1 + (run.MAX_STEPS - run.TRAIN_START) // run.TARGET_UPDATE_EVERY)
-    axes.plot(
-        run.TRAIN_START + copies * run.TARGET_UPDATE_EVERY,
-        discounted(copies, gamma),
-        "k--",
-        linewidth=1.2,
-        label="one more step per copy",
-    )
+    steps = run.TRAIN_START + copies * run.TARGET_UPDATE_EVERY
+    axes.plot(steps, discounted(copies, gamma), "k--", label="one more step per copy")
     for count, name in ((100, "100 steps to go"), (200, "200 steps"), (np.inf, "no end")):
         value = discounted(count, gamma)
         axes.axhline(value, color="gray", linestyle="--", linewidth=0.8)
         place = {"xy": (0.005, value), "xycoords": ("axes fraction", "data"), "va": "bottom"}
         axes.annotate(f"{name}: {value:.1f}", **place)
-    axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.set(xlabel="training steps", ylabel="avg_max_q_value (thick: medians)", ylim=(-105, 0))
-    axes.grid(alpha=0.3)
-    axes.legend(loc="upper center")
+
+
+def draw_widths(filename):
+    """Draws the last evaluations of trainings against the width of their network."""
+    results = pd.concat(pd.read_csv(f"{RESULTS}/{file}.csv") for file in ("combinations", "widths"))
+    rates_and_scales = (results["final_learning_rate"] == run.LEARNING_RATE) & (
+        ~results["scale_observations"].astype(bool)
+    )
+    plain = results[rates_and_scales & (results["step"] == run.MAX_STEPS)]
+    widths = {width: group["return"].to_numpy() for width, group in plain.groupby("hidden_units")}
+    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    places = np.arange(len(widths))
+    for place, returns in zip(places, widths.values(), strict=True):
+        spots = np.full(len(returns), place)
+        axes.plot(spots, returns, "o", color="tab:blue", alpha=0.4, markeredgewidth=0)
+    means = np.array([returns.mean() for returns in widths.values()])
+    bounds = np.array([report.interval(np.mean, returns) for returns in widths.values()]).T
+    look = {"color": "black", "capsize": 6, "marker": "D", "linewidth": 1.5}
+    bars = np.abs(bounds - means)
+    axes.errorbar(places, means, bars, label="mean of ten seeds, with its 95% interval", **look)
+    axes.plot([], [], "o", color="tab:blue", alpha=0.4, markeredgewidth=0, label="one training")
+    axes.axhline(OPTIMUM[ENV], color="black", linestyle="--", linewidth=0.8)
+    axes.annotate(f"optimum {OPTIMUM[ENV]}", (-0.4, OPTIMUM[ENV]), va="bottom")
+    axes.set_xticks(places, widths)
+    axes.set(xlim=(-0.5, len(widths) - 0.5), ylim=(-206, -88))
+    axes.set(xlabel="neurons in each hidden layer", ylabel="mean return of the last evaluation")
+    axes.grid(alpha=0.3, axis="y")
+    axes.legend(loc="lower right")
     save_figure(figure, filename)
+
+
+def draw_spreading(filename):
+    """Draws the highest Q-values at each snapshot of a training, as an animated GIF.
+
+    The snapshots are those of the first run in docs/explore.html.
+    """
+    shown, *_ = json.loads(explore.read_page("docs/explore.html"))["runs"]
+    space = gym.make(ENV).observation_space
+    states = landscape.plane(space.low, space.high)
+    lowest = discounted(STEPS_AWAY, shown["gamma"])
+    pictures = []
+    for snapshot in shown["snapshots"]:
+        weights = explore.decode(snapshot["weights"])
+        network = weights, shown["sizes"], shown["scale"], shown["offset"]
+        values = explore.q_values(states, *network).max(axis=1)
+        path = drive(lambda state, network=network: explore.q_values(state, *network).argmax())
+        figure, axes = plt.subplots(figsize=(5, 3.4), layout="constrained")
+        image = axes.imshow(
+            values.reshape(landscape.POINTS, landscape.POINTS),
+            origin="lower",
+            aspect="auto",
+            extent=(space.low[0], space.high[0], space.low[1], space.high[1]),
+            vmin=lowest,
+            vmax=0,
+        )
+        landscape.draw_path(axes, path)
+        axes.axvline(gym.make(ENV).unwrapped.goal_position, color="black", linestyle="--")
+        title = f"after {snapshot['step']:,} steps: return {1 - len(path)}"
+        axes.set(title=title, xlabel="position (dashed: the flag)", ylabel="velocity")
+        figure.colorbar(image, label="highest Q-value")
+        content = io.BytesIO()
+        figure.savefig(content, dpi=100)
+        plt.close(figure)
+        pictures.append(Image.open(content).convert("RGB"))
+    save_gif(pictures, [PACE] * (len(pictures) - 1) + [LAST_FRAME], 64, filename)
+
+
+def drive(choose):
+    """The states of an episode of Mountain Car, float array (steps + 1, 2)."""
+    episode = play(gym.make(ENV), lambda observation: int(choose(observation[np.newaxis])), seed=1)
+    return np.array([observation for observation, *_ in episode])
+
+
+def save_gif(pictures, durations, colors, filename):
+    """Writes pictures, all with the colours of the last one, as an animated GIF.
+
+    Args:
+        pictures: list of RGB pictures of Pillow.
+        durations: for how long each is shown, milliseconds.
+        colors: how many colours.
+        filename: file to write.
+    """
+    palette = pictures[-1].quantize(colors, Image.Quantize.FASTOCTREE)
+    first, *others = (p.quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures)
+    content = io.BytesIO()
+    first.save(content, "GIF", save_all=True, append_images=others, loop=0, duration=durations)
+    write_file(filename, content.getvalue())
+    print(f"Saved {filename}")
 
 
 class Server(program.WerkzeugServer):
@@ -212,6 +303,8 @@ def main(argv=None):
         draw_agents("images/agents.gif")
         photograph_tensorboard("images/tensorboard.png")
         draw_q_values("images/avg_max_q_value.png")
+        draw_widths("images/widths.png")
+        draw_spreading("images/spreading.gif")
         stages = [f"example-log/example-{stage}.h5" for stage in (50000, 100000, 150000, "best")]
         landscape.main([*stages, "--plot", "images/landscape.png"])
         mountains.main([f"{RESULTS}/mountains.csv", "--plot", "images/mountains.png"])

@@ -7,7 +7,7 @@ import shutil
 import gymnasium as gym
 import numpy as np
 import pytest
-from conftest import constants_kept, exit_status, main
+from conftest import ROOT, constants_kept, exit_status, main
 from playwright import sync_api
 
 import run
@@ -265,6 +265,24 @@ def test_too_many_snapshots_are_thinned_out(folder, tmp_path, monkeypatch, capsy
     monkeypatch.chdir(tmp_path)
     assert exit_status(explore.main, *map(str, runs(folder)), "-o", "x.html") == 0
     assert "snapshots are shown, so that the page has less than 3 MB" in capsys.readouterr().out
-    source = (tmp_path / "x.html").read_text()
-    content = json.loads(source.split('id="data">')[1].split("</script>")[0])
+    content = json.loads(explore.read_page("x.html"))
     assert [shown["snapshots"][-1]["step"] for shown in content["runs"]] == [600, 600]
+
+
+def test_the_page_that_ships_is_what_the_program_makes():
+    shipped = ROOT / "docs" / "explore.html"
+    assert shipped.stat().st_size < explore.LARGEST
+    assert shipped.read_text() == explore.fill_in(explore.read_page(shipped))
+
+
+def test_the_page_fits_a_phone_and_its_pedals_are_touched(browser, folder):
+    phone = {"viewport": {"width": 390, "height": 800}, "has_touch": True, "is_mobile": True}
+    context = browser.new_context(**phone)
+    page = context.new_page()
+    page.goto((folder / "page.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.locator("#plane").tap(position={"x": 60, "y": 60})
+    assert page.evaluate("state.car.velocity") > 0
+    page.locator("#right").tap()
+    assert page.evaluate("state.own.length") >= 1
+    context.close()

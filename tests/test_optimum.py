@@ -2,6 +2,7 @@
 
 import gymnasium as gym
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import exit_status
 
@@ -70,13 +71,23 @@ def test_it_prints_the_optimum_with_and_without_discount(monkeypatch, capsys):
 def test_values_are_compared_in_the_states_that_a_policy_visits(rolling, monkeypatch, capsys):
     monkeypatch.setattr(optimum, "POINTS", 100)
     monkeypatch.setattr(optimum, "EPISODES", 2)
-    assert exit_status(optimum.main, "rolling-0.h5", "untrained-0.h5") == 0
-    heading, rolls, untrained, mean = capsys.readouterr().out.splitlines()
+    assert exit_status(optimum.main, "rolling-0.h5", "untrained-0.h5", "--save", "x.csv") == 0
+    heading, rolls, untrained, mean, saved = capsys.readouterr().out.splitlines()
     assert heading.split()[0] == "return"
     assert -200 < float(rolls.split()[1]) < float(-100)
     assert float(untrained.split()[1]) == -200
     assert float(untrained.split()[2]) > 20  # about 0, where -100 steps are to come
     assert mean.startswith("mean")
+    assert saved == "Saved x.csv"
+    figures = pd.read_csv("x.csv", index_col="snapshot")
+    assert list(figures.index) == ["rolling-0.h5", "untrained-0.h5"]
+    assert f"{figures['return'].mean():.2f}" == mean.split()[1]
+    assert 0 < figures.loc["rolling-0.h5", "lost"] < figures.loc["untrained-0.h5", "lost"]
+
+
+def test_nothing_to_save_is_one_line(capsys):
+    assert exit_status(optimum.main, "--save", "x.csv") == 2
+    assert "name some" in capsys.readouterr().err
 
 
 def test_a_snapshot_for_another_environment_is_one_line(tmp_path, monkeypatch, capsys):

@@ -265,7 +265,7 @@ def test_the_numbers_of_the_pages_are_those_of_the_data():
         assert f"{-(1 - 0.99**steps) / 0.01:.1f}" in text
     blue = q_values["fresh_article"].median(axis=1)
     assert (
-        "{:.1f}, {:.1f} and {:.1f} in the median".format(*blue.loc[[20000, 40000, 60000]]) in text
+        "({:.1f}, {:.1f} and {:.1f} after 20,000, ".format(*blue.loc[[20000, 40000, 60000]]) in text
     )
     assert blue.idxmin() == 140000 and round(blue.min()) == -60
     for setting, value in (("no_flag", -60), ("endless", -67), ("no_flag_endless", -86)):
