@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from loggers import TrainingLog
 from replay_buffer import ReplayBuffer
-from support.environments import make_env, scaling
+from support.environments import make_env
 from support.options import from_command_line
 from support.snapshots import load_weights, write_snapshot
 from support.training import Training
@@ -36,10 +36,7 @@ EVAL_EVERY = 20000  # steps between evaluations
 EVAL_STEPS = 10000  # steps of one evaluation
 EVAL_EPSILON = 0  # probability of a random action in evaluation: fully greedy
 Q_VALIDATION_SIZE = 10000  # observations over which avg_max_q_value is averaged
-# These three are not the article's. As they stand, they change nothing.
 HIDDEN_UNITS = 32  # neurons in each hidden layer
-SCALE_OBSERVATIONS = False  # whether the network sees observations scaled to -1 ... 1
-FINAL_LEARNING_RATE = 0.001  # what a higher learning rate falls to, linearly, by MAX_STEPS
 
 
 def one_hot_encode(n, action):
@@ -63,10 +60,7 @@ def create_model(env):
     n_actions = int(env.action_space.n)
     observations = keras.Input(env.observation_space.shape, name="observations_input")
     action_mask = keras.Input((n_actions,), name="action_mask")
-    hidden = observations
-    if SCALE_OBSERVATIONS:
-        hidden = keras.layers.Rescaling(*scaling(env.observation_space))(hidden)
-    hidden = keras.layers.Dense(HIDDEN_UNITS, activation="relu")(hidden)
+    hidden = keras.layers.Dense(HIDDEN_UNITS, activation="relu")(observations)
     hidden = keras.layers.Dense(HIDDEN_UNITS, activation="relu")(hidden)
     q_values = keras.layers.Dense(n_actions)(hidden)
     filtered_q_values = keras.layers.Multiply()([q_values, action_mask])
@@ -78,19 +72,8 @@ def create_model(env):
 
 
 def create_optimizer():
-    """Adam, with gradients clipped to norm 1 over all weights together.
-
-    Returns:
-        Keras optimizer. Its learning rate is LEARNING_RATE, or falls from there to
-        FINAL_LEARNING_RATE where that is lower.
-    """
-    learning_rate = LEARNING_RATE
-    if FINAL_LEARNING_RATE < LEARNING_RATE:
-        updates = MAX_STEPS - TRAIN_START + 1
-        learning_rate = keras.optimizers.schedules.PolynomialDecay(
-            LEARNING_RATE, updates, FINAL_LEARNING_RATE
-        )
-    return keras.optimizers.Adam(learning_rate, global_clipnorm=1.0)
+    """The Keras optimizer: Adam, with gradients clipped to norm 1 over all weights together."""
+    return keras.optimizers.Adam(LEARNING_RATE, global_clipnorm=1.0)
 
 
 @compiled

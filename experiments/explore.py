@@ -68,23 +68,21 @@ def read_run(logdir):
         raise WrongInput(f"{logdir} has no snapshots NAME-STEP.h5; train longer")
     policies = {step: load_policy(filename) for step, filename in steps.items()}
     networks = [as_network(policy) for policy in policies.values()]
-    if any(network[1:] != networks[0][1:] for network in networks):
+    if any(sizes != networks[0][1] for _, sizes in networks):
         raise WrongInput(f"{logdir} has snapshots of different networks")
-    _, sizes, scale, offset = networks[0]
+    _, sizes = networks[0]
     return {
         "name": readable(os.path.basename(os.path.normpath(logdir)).removesuffix("-log")),
         "title": describe(settings),
         "gamma": next(iter(policies.values())).gamma,
         "targetUpdateEvery": settings.get("target_update_every", run.TARGET_UPDATE_EVERY),
         "sizes": sizes,
-        "scale": scale,
-        "offset": offset,
         "evaluations": [
             [int(step), average, q_value] for step, average, q_value, _ in state["evaluations"]
         ],
         "snapshots": [
             {"step": step, "weights": encode(weights)}
-            for step, (weights, *_) in zip(steps, networks, strict=True)
+            for step, (weights, _) in zip(steps, networks, strict=True)
         ],
     }
 
@@ -118,34 +116,29 @@ def as_network(policy):
         policy: `Policy` in Mountain Car.
 
     Returns:
-        (weights, sizes, scale, offset): all weights in a row, float32; numbers of values before,
-        between and after the layers; what observations are multiplied by, and what is added then.
+        (weights, sizes): all weights in a row, float32; numbers of values before, between and after
+        the layers.
 
     Raises:
         WrongInput: the network does something else than the page.
     """
     dense = [layer for layer in policy.model.layers if isinstance(layer, keras.layers.Dense)]
     sizes = [2, *[layer.units for layer in dense]]
-    scale, offset = [1.0, 1.0], [0.0, 0.0]
-    for layer in policy.model.layers:
-        if isinstance(layer, keras.layers.Rescaling):
-            scale, offset = list(layer.scale), list(layer.offset)
     weights = np.concatenate([weight.ravel() for weight in policy.model.get_weights()])
     space = policy.env.observation_space
     states = np.random.default_rng(0).uniform(space.low, space.high, (STATES, 2))
-    values = q_values(states, weights, sizes, scale, offset)
+    values = q_values(states, weights, sizes)
     if not np.allclose(values, policy.q_values(states), rtol=TOLERANCE, atol=TOLERANCE):
         raise WrongInput(
             f"{policy.filename}: the page knows Dense layers with relu one after the other, and "
             "this network does something else; change experiments/page and explore.py for it"
         )
-    return weights, sizes, scale, offset
+    return weights, sizes
 
 
-def q_values(states, weights, sizes, scale, offset):
+def q_values(states, weights, sizes):
     """What the page computes: Q-values (n, 3) of states (n, 2); see `as_network` for the others."""
-    values = states * scale + offset
-    rest = weights
+    values, rest = states, weights
     for number, (inputs, outputs) in enumerate(itertools.pairwise(sizes), start=1):
         kernel, bias, rest = np.split(rest, [inputs * outputs, (inputs + 1) * outputs])
         values = values @ kernel.reshape(inputs, outputs) + bias

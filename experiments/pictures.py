@@ -197,8 +197,7 @@ def draw_spreading(filename):
     lowest = discounted(STEPS_AWAY, shown["gamma"])
     pictures = []
     for snapshot in shown["snapshots"]:
-        weights = explore.decode(snapshot["weights"])
-        network = weights, shown["sizes"], shown["scale"], shown["offset"]
+        network = explore.decode(snapshot["weights"]), shown["sizes"]
         values = explore.q_values(states, *network).max(axis=1)
         path = drive(lambda state, network=network: explore.q_values(state, *network).argmax())
         figure, axes = plt.subplots(figsize=(5, 3.4), layout="constrained")

@@ -74,29 +74,6 @@ def can_be_drawn(env):
     return "rgb_array" in (env.metadata or {}).get("render_modes", ())
 
 
-def scaling(space):
-    """What takes each number of an observation from its bounds to -1 ... 1.
-
-    Args:
-        space: observation space, a Gymnasium `Box`.
-
-    Returns:
-        (scale, offset): lists of floats, by which to multiply, and which to add then.
-
-    Raises:
-        WrongInput: a number has no bounds.
-    """
-    low, high = space.low.astype(float), space.high.astype(float)
-    unbounded = np.flatnonzero(~(np.isfinite(low) & np.isfinite(high)))
-    if len(unbounded):
-        names = ", ".join(f"observation[{n}]" for n in unbounded)
-        raise WrongInput(
-            "SCALE_OBSERVATIONS needs bounds to scale from, and in this environment there are none "
-            f"for {names}; leave out --scale-observations"
-        )
-    return (2 / (high - low)).tolist(), (-(high + low) / (high - low)).tolist()
-
-
 class Replayable(gym.Wrapper):
     """Remembers random state and actions of the present episode, so that it can be replayed.
 

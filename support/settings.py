@@ -32,7 +32,6 @@ RANGES = {  # of the constants of run.py; those that a reader adds may have any 
     "EVAL_EPSILON": PROBABILITY,
     "Q_VALIDATION_SIZE": COUNT,
     "HIDDEN_UNITS": (1, 4096),
-    "FINAL_LEARNING_RATE": (0.0, 1e6),
 }
 
 

@@ -22,7 +22,7 @@ SHORT = (
     "--seed 1 --train-start 100 --batch-size 16 --q-validation-size 100 --eval-every 200 "
     "--eval-steps 400 --max-steps 600 --snapshot-every 200"
 )
-WIDE = "--hidden-units 128 --scale-observations"
+WIDE = "--hidden-units 128"
 
 pytestmark = pytest.mark.slow
 

@@ -25,10 +25,8 @@ from support.files import PARTIAL
 SETTINGS = (
     "--train-start 100 --batch-size 16 --q-validation-size 200 --target-update-every 100 "
     "--train-epsilon 0.3 --max-steps 3000 --eval-every 500 --eval-steps 450 --snapshot-every 400 "
-    "--log-every 200 --checkpoint-every 250 --replay-buffer-size 1000 --hidden-units 48 "
-    "--scale-observations"
+    "--log-every 200 --checkpoint-every 250 --replay-buffer-size 1000 --hidden-units 128"
 ).split()
-FALLING = ["--final-learning-rate", 0.00001]  # which depends on the last step
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 TIMINGS = {"episode_seconds", "steps_per_second", "memory_used"}
 # Runs run.py with the clock set back, and kills it: at the COUNTth call of FUNCTION, or, where
@@ -123,7 +121,7 @@ def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(command, reques
 
     At every second start, the clock goes back an hour.
     """
-    assert command("--name", "whole", "--seed", 3, *SETTINGS, *FALLING)[::2] == (0, "")
+    assert command("--name", "whole", "--seed", 3, *SETTINGS)[::2] == (0, "")
     uninterrupted = content("whole-log")
     choices, kills, ended, starts = random.Random(0), 0, 0, 0
     on_purpose = [
@@ -141,7 +139,7 @@ def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(command, reques
         arguments = (
             ["--resume", "x-log"]
             if os.path.isdir("x-log")
-            else ["--name", "x", "--seed", 3, *SETTINGS, *FALLING]
+            else ["--name", "x", "--seed", 3, *SETTINGS]
         )
         starts += 1
         status, _, errors = finish(start(*arguments, killer=killer, back=3600 * (starts // 2)))

@@ -3,7 +3,6 @@
 import gymnasium as gym
 import keras
 import numpy as np
-import pytest
 
 import run
 
@@ -92,33 +91,3 @@ def test_an_evaluation_with_a_seed_repeats_itself(env, model):
 def cart_pole_model():
     keras.utils.set_random_seed(0)
     return run.create_model(gym.make("CartPole-v1"))
-
-
-def test_scaled_observations_run_from_minus_1_to_1(env):
-    run.SCALE_OBSERVATIONS = True
-    model = run.create_model(env)
-    (rescaling,) = [layer for layer in model.layers if layer.name.startswith("rescaling")]
-    space = env.observation_space
-    middle = (space.low + space.high) / 2
-    scaled = rescaling(np.stack([space.low, middle, space.high]))
-    assert np.allclose(scaled, [[-1, -1], [0, 0], [1, 1]], atol=1e-6)
-
-
-def test_the_learning_rate_falls_linearly_until_the_last_step():
-    run.LEARNING_RATE, run.FINAL_LEARNING_RATE = 0.1, 0.01
-    run.TRAIN_START, run.MAX_STEPS = 100, 1000
-    schedule = run.create_optimizer().get_config()["learning_rate"]["config"]
-    optimizer = run.create_optimizer()
-    optimizer.build([keras.Variable(0.0)])
-    rates = []
-    for updates in (0, 450.5, 901):
-        optimizer.iterations.assign(int(updates))
-        rates.append(float(optimizer.learning_rate))
-    assert schedule["decay_steps"] == 901
-    assert rates == pytest.approx([0.1, 0.055, 0.01], rel=1e-2)
-
-
-@pytest.mark.parametrize("rate", [0.001, 0.0005])
-def test_a_learning_rate_that_is_not_above_the_final_one_stays(rate):
-    run.LEARNING_RATE = rate
-    assert run.create_optimizer().get_config()["learning_rate"] == pytest.approx(rate)

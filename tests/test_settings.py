@@ -32,7 +32,7 @@ def refusal(names, argv, capsys):
 def test_constants_are_the_defaults_and_help_lists_them(capsys):
     parse_args(vars(run), [])
     settings = read_settings(vars(run))
-    assert len(settings) == 18
+    assert len(settings) == 16
     for setting in settings:
         assert getattr(run, setting.constant) == setting.default
     with pytest.raises(SystemExit):

@@ -203,7 +203,7 @@ SHORT = (
     "options",
     [
         ["--hidden-units", "8", "--env", "CartPole-v1"],
-        ["--hidden-units", "48", "--scale-observations", "--final-learning-rate", "0.00001"],
+        ["--hidden-units", "48", "--learning-rate", "0.002"],
     ],
 )
 def test_a_snapshot_of_any_setting_and_environment_is_played_without_other_options(
@@ -237,14 +237,12 @@ def test_a_constant_of_a_reader_that_shapes_the_network_is_told_by_the_snapshot(
     "options, problem",
     [
         (["--eval", "--hidden-units", "64"], "--hidden-units 64 contradicts x-0.h5"),
-        ([], "to train it further, give --hidden-units=8 --scale-observations"),
-        (["--hidden-units", "8"], "to train it further, give --scale-observations"),
+        ([], "to train it further, give --hidden-units=8"),
     ],
 )
 def test_what_contradicts_a_snapshot_is_named(options, problem, env, command, tmp_path):
     run.HIDDEN_UNITS = 8
-    run.SCALE_OBSERVATIONS = True
-    settings = {"env": "MountainCar-v0", "hidden_units": 8, "scale_observations": True}
+    settings = {"env": "MountainCar-v0", "hidden_units": 8, "learning_rate": 0.1}
     run.save_model(run.create_model(env), 0, tmp_path, "x", settings)
     before = os.listdir(tmp_path)
     status, _, errors = command("--model", "x-0.h5", *options)
@@ -288,9 +286,6 @@ def test_changed_settings_are_noticed(model, tmp_path):
         load_weights(model, filename)
 
 
-def test_keras_opens_a_snapshot_with_settings(env, tmp_path):
-    run.SCALE_OBSERVATIONS = True
-    run.FINAL_LEARNING_RATE = 0.0001
-    model = run.create_model(env)
+def test_keras_opens_a_snapshot_with_settings(model, tmp_path):
     filename = run.save_model(model, 1, tmp_path, "x", {"env": "MountainCar-v0"})
     assert same_weights(model, keras.models.load_model(filename))

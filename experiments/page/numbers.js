@@ -48,9 +48,8 @@ function decodeFloats(base64) {
 }
 
 // A network from its weights in one row: for each layer the kernel (inputs x outputs), then the
-// bias. `sizes` are the numbers of values before, between and after the layers. Observations are
-// multiplied by `scale`, and `offset` is added, before the first.
-function makeNetwork(weights, sizes, scale, offset) {
+// bias. `sizes` are the numbers of values before, between and after the layers.
+function makeNetwork(weights, sizes) {
   const layers = [];
   let start = 0;
   for (let n = 0; n + 1 < sizes.length; n++) {
@@ -67,15 +66,12 @@ function makeNetwork(weights, sizes, scale, offset) {
     }
     layers.push({ inputs, outputs, rows, bias });
   }
-  return { layers, scale, offset };
+  return { layers };
 }
 
 // Q-values of `count` states, three in a row for each, from a row of positions and velocities.
 function predict(network, observations, count) {
-  let values = new Float32Array(2 * count);
-  for (let n = 0; n < 2 * count; n++) {
-    values[n] = Math.fround(observations[n] * network.scale[n % 2]) + network.offset[n % 2];
-  }
+  let values = observations;
   network.layers.forEach((layer, number) => {
     const isLast = number === network.layers.length - 1;
     values = applyLayer(layer, values, count, isLast);

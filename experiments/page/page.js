@@ -51,7 +51,7 @@ function networkOf(run, number) {
   const snapshot = run.snapshots[number];
   if (!networks.has(snapshot)) {
     const weights = decodeFloats(snapshot.weights);
-    networks.set(snapshot, makeNetwork(weights, run.sizes, run.scale, run.offset));
+    networks.set(snapshot, makeNetwork(weights, run.sizes));
   }
   return networks.get(snapshot);
 }
