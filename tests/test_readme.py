@@ -17,12 +17,14 @@ import urllib.request
 from pathlib import Path
 
 import keras
+import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
 from conftest import ROOT
 
 from experiments import grid
+from experiments.optimum import discounted
 
 DOCS = ROOT / "docs"
 LESSON = DOCS / "lesson.md"
@@ -236,69 +238,147 @@ def test_what_ships_of_a_run_is_small_and_can_be_watched(command):
     assert -101 < float(output.split()[-1]) < -98
 
 
-def read_curves(name, setting, value):
+@functools.cache
+def curves(setting, value="return"):
     """A value of a setting's evaluations in experiments/results: DataFrame of steps x seeds."""
-    results = pd.read_csv(ROOT / "experiments" / "results" / f"{name}.csv")
+    results = pd.read_csv(ROOT / "experiments" / "results" / f"{FILES[setting]}.csv")
     results = results[results["setting"] == setting]
     return results.pivot(index="step", columns="seed", values=value)
 
 
-def test_the_numbers_of_the_pages_are_those_of_the_data():
+def q_values(setting):
+    """avg_max_q_value of a setting's evaluations: DataFrame of steps x seeds."""
+    return curves(setting, "avg_max_q_value")
+
+
+def count(condition):
+    """How many trainings meet a condition, in words."""
+    return WORDS[int(np.count_nonzero(condition))]
+
+
+def never_there(setting):
+    """Of how many trainings no evaluation gets to the flag, in words."""
+    return count(curves(setting).max() == -200)
+
+
+def fell(setting, from_, to):
+    """How many trainings have an evaluation at most `to` after one above `from_`."""
+    returns = curves(setting)
+    return np.count_nonzero(((returns.cummax().shift() > from_) & (returns <= to)).any())
+
+
+def highest_ends(setting):
+    """avg_max_q_value at the end of the four trainings where it is highest, upwards."""
+    last = q_values(setting).iloc[-1].sort_values()[-4:]
+    assert (curves(setting).iloc[-1][last.index] == -200).all()
+    assert np.count_nonzero(curves(setting).iloc[-1] == -200) == len(last)
+    return list(last)
+
+
+def above_zero(setting):
+    """Highest avg_max_q_value of each training in which it is above 0, upwards."""
+    highest = q_values(setting).max().sort_values()
+    return list(highest[highest > 0])
+
+
+def fell_from_500():
+    """Of how many trainings that were at 500 before the last evaluation; how many fell."""
+    returns = [curves("cartpole")[seed] for seed in curves("cartpole")]
+    held = [one.loc[(one == 500).idxmax() :] for one in returns if (one == 500).any()]
+    before = [one for one in held if len(one) > 1]
+    assert all(one.min() < 500 for one in before)
+    return WORDS[len(before)]
+
+
+def medians(setting):
+    """avg_max_q_value in the median over the seeds: Series over steps."""
+    return q_values(setting).median(axis=1)
+
+
+def worth(*steps):
+    """What numbers of steps are worth, discounted by 0.99."""
+    return [discounted(count, 0.99) for count in steps]
+
+
+def deviations():
+    """Standard deviations over seeds of the constants: of the second half, last evaluation."""
+    returns = curves("fresh_article")
+    return [returns.loc[100000:].mean().std(), returns.iloc[-1].std()]
+
+
+def smallest_differences(seeds):
+    """Half the width of a 95% interval of a difference between two settings, of both measures."""
+    return [1.96 * deviation * (2 / seeds) ** 0.5 for deviation in deviations()]
+
+
+WORDS = "none one two three four five six seven eight nine ten".split()
+FILES = {  # of settings, in experiments/results
+    "fresh_article": "fresh_article",
+    **dict.fromkeys(("no_lag", "short_sighted", "tiny_buffer", "endless"), "exercises"),
+    **dict.fromkeys(("no_flag", "no_flag_endless"), "no_flag"),
+    "cartpole": "cartpole",
+}
+PHRASES = [  # of the pages, and functions that give the numbers in them
+    # README.md
+    (
+        "{} were above -110 in one of their evaluations, and {} fell back to -200 after they had "
+        "been above -150",
+        lambda: [np.sum(curves("fresh_article").max() > -110), fell("fresh_article", -150, -200)],
+    ),
+    # docs/curves.md
+    ("100 steps are worth {:.1f}, 200 steps {:.1f},", lambda: worth(100, 200)),
+    ("it can know of 18 steps, which makes {:.1f}; by 40,000 of 38", lambda: worth(18)),
+    ("38 steps, {:.1f}; by 60,000 of 58, {:.1f}; and", lambda: worth(38, 58)),
+    ("in the end of 198, {:.1f}.", lambda: worth(198)),
+    ("which is {:.1f}. In fact", lambda: [-1 / (1 - 0.99 * 199 / 200)]),
+    (
+        "({:.1f}, {:.1f} and {:.1f} after 20,000, 40,000 and 60,000 steps)",
+        lambda: list(medians("fresh_article")[:3]),
+    ),
+    ("and turns at {:.0f}, whether the flag", lambda: [medians("fresh_article").min()]),
+    ("and turns at {:.0f}, whether the flag", lambda: [medians("no_flag").min()]),
+    ("turn at {:.0f} after 140,000 steps", lambda: [medians("fresh_article").loc[140000]]),
+    ("The median of those trainings turns at {:.0f}", lambda: [medians("endless").min()]),
+    ("follow it to the end, at {:.0f}]", lambda: [medians("no_flag_endless").iloc[-1]]),
+    ("at {:.0f}, {:.0f}, {:.0f} and {:.0f}, belong", lambda: highest_ends("fresh_article")),
+    # docs/exercises.md
+    (
+        "below -90 at step 20,000 in {} of ten",
+        lambda: [count(q_values("no_lag").loc[20000] < -90)],
+    ),
+    ("{} end at -200", lambda: [count(curves("no_lag").iloc[-1] == -200)]),
+    ("{} don't get to the flag in any evaluation", lambda: [never_there("no_lag")]),
+    ("once jumps to +{:.0f} and once to +{:.0f}", lambda: above_zero("no_lag")),
+    ("and {} of ten don't get to the flag in any", lambda: [never_there("short_sighted")]),
+    ("avg_max_q_value goes to {:.1f}", lambda: [q_values("short_sighted")[3:].stack().median()]),
+    (
+        "{} of the ten get to the flag at 40,000 steps",
+        lambda: [count(curves("tiny_buffer").loc[40000] > -200).capitalize()],
+    ),
+    (
+        "in {} trainings of ten, the network gets there in at least one",
+        lambda: [count(curves("no_flag").max() > -200)],
+    ),
+    ("explode at the end, to +{:.0f}", lambda: [q_values("endless").iloc[-1].max()]),
+    ("All {} solve it", lambda: [count(curves("cartpole").max() == 500)]),
+    ("of the {} that were at 500 before the last", lambda: [fell_from_500()]),
+    (
+        "{:.0f} at step 20,000, {:.0f} at 40,000",
+        lambda: list(q_values("cartpole").mean(axis=1)[:2]),
+    ),
+    (
+        "up to {:.0f} to {:.0f} at the end",
+        lambda: [q_values("cartpole").iloc[-1].min(), q_values("cartpole").iloc[-1].max()],
+    ),
+    # How many runs do I need?
+    ("a standard deviation of {:.0f}, that of the last evaluation of {:.0f}", lambda: deviations()),
+    ("| 3 | {:.0f} | {:.0f} |", lambda: smallest_differences(3)),
+    ("| 10 | {:.0f} | {:.0f} |", lambda: smallest_differences(10)),
+    ("| 30 | {:.0f} | {:.0f} |", lambda: smallest_differences(30)),
+]
+
+
+@pytest.mark.parametrize("phrase, values", PHRASES, ids=[phrase for phrase, _ in PHRASES])
+def test_the_numbers_of_the_pages_are_those_of_the_data(phrase, values):
     text = " ".join(word for page in PAGES for word in page.read_text().split())
-    returns = {"fresh_article": read_curves("fresh_article", "fresh_article", "return")}
-    q_values = {"fresh_article": read_curves("fresh_article", "fresh_article", "avg_max_q_value")}
-    for setting in ("no_lag", "short_sighted", "tiny_buffer", "endless"):
-        returns[setting] = read_curves("exercises", setting, "return")
-        q_values[setting] = read_curves("exercises", setting, "avg_max_q_value")
-    for setting in ("no_flag", "no_flag_endless"):
-        q_values[setting] = read_curves("no_flag", setting, "avg_max_q_value")
-    never = {setting: (curves.max() == -200).sum() for setting, curves in returns.items()}
-
-    # What to expect
-    fresh = returns["fresh_article"]
-    fell = (fresh.cummax().shift() > -150) & (fresh == -200)
-    assert f"{(fresh.max() > -110).sum()} were above -110" in text
-    assert f"{fell.any().sum()} fell back to -200 after they had been above -150" in text
-
-    # avg_max_q_value
-    for steps in (100, 200, 18, 38, 58, 198):
-        assert f"{-(1 - 0.99**steps) / 0.01:.1f}" in text
-    blue = q_values["fresh_article"].median(axis=1)
-    assert (
-        "({:.1f}, {:.1f} and {:.1f} after 20,000, ".format(*blue.loc[[20000, 40000, 60000]]) in text
-    )
-    assert blue.idxmin() == 140000 and round(blue.min()) == -60
-    for setting, value in (("no_flag", -60), ("endless", -67), ("no_flag_endless", -86)):
-        assert round(q_values[setting].median(axis=1).min()) == value
-        assert f"at {value}" in text
-    last = q_values["fresh_article"].loc[200000].sort_values()
-    highest = last.index[-4:]
-    assert "at {:.0f}, {:.0f}, {:.0f} and {:.0f}, ".format(*last[highest]) in text
-    assert {*highest} == {*fresh.columns[fresh.loc[200000] == -200]}
-
-    # Exercises
-    early = (q_values["no_lag"].loc[20000] < -90).sum()
-    assert early == 9 and "below -90 at step 20,000 in nine of ten" in text
-    assert (returns["no_lag"].loc[200000] == -200).sum() == 4 and "four end at -200" in text
-    assert never["no_lag"] == 2 and "two don't get to the flag in any evaluation" in text
-    above = q_values["no_lag"].max().sort_values()
-    assert "once jumps to +{:.0f} and once to +{:.0f}".format(*above[above > 0]) in text
-    assert never["short_sighted"] == 2
-    assert "and two of ten don't get to the flag in any evaluation" in text
-    assert round(q_values["short_sighted"].iloc[3:].stack().median(), 1) == -9.5
-    assert (returns["tiny_buffer"].loc[40000] > -200).sum() == 5
-    assert "Half of the ten get to the flag at 40,000 steps" in text
-    assert f"explode at the end, to +{q_values['endless'].loc[200000].max():.0f}" in text
-    curious = (read_curves("no_flag", "no_flag", "return").max() > -200).sum()
-    assert (
-        curious == 8 and "in eight trainings of ten, the network gets there in at least one" in text
-    )
-    cart, values = (
-        read_curves("cartpole", "cartpole", name) for name in ("return", "avg_max_q_value")
-    )
-    assert (cart.max() == 500).all()
-    held = [cart[seed].loc[(cart[seed] == 500).idxmax() :] for seed in cart]
-    early = [curve for curve in held if len(curve) > 1]
-    assert len(early) == 9 and all(curve.min() < 500 for curve in early)
-    assert "{:.0f} at step 20,000, {:.0f} at 40,000".format(*values.mean(axis=1)[:2]) in text
-    assert f"up to {values.iloc[-1].min():.0f} to {values.iloc[-1].max():.0f} at the end" in text
+    assert phrase.format(*values()) in text
