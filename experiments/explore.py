@@ -73,7 +73,7 @@ def read_run(logdir):
     _, sizes = networks[0]
     return {
         "name": readable(os.path.basename(os.path.normpath(logdir)).removesuffix("-log")),
-        "title": describe(settings),
+        "title": describe(settings, sizes),
         "gamma": next(iter(policies.values())).gamma,
         "targetUpdateEvery": settings.get("target_update_every", run.TARGET_UPDATE_EVERY),
         "sizes": sizes,
@@ -97,16 +97,17 @@ def find_snapshots(logdir):
     return dict(sorted(found.items()))
 
 
-def describe(settings):
-    """The settings in which a run differs from run.py, as text."""
+def describe(settings, sizes):
+    """The size of a run's network, and the settings in which it differs from run.py, as text."""
     others = [
         f"{setting.constant} {settings[setting.name]}"
         for setting in read_settings(vars(run))
         if setting.name in settings
         and settings[setting.name] != setting.default
+        and setting.name != "hidden_units"
         and not setting.name.endswith("_every")
     ]
-    return ", ".join(others) or "the article's constants"
+    return ", ".join([f"two layers of {sizes[1]} neurons", *others])
 
 
 def as_network(policy):

@@ -150,11 +150,11 @@ def test_the_name_of_a_run_is_text(page):
 
 
 def test_the_slider_shows_another_moment(page):
-    first = page.locator("#moment").inner_text()
+    assert "After 600 steps of training." in page.locator("#moment").inner_text()
     page.locator("#snapshot").focus()
-    page.keyboard.press("End")
-    assert "After 600 steps." in page.locator("#moment").inner_text() != first
-    assert f"the average return was {MINUS}200.0" in page.locator("#moment").inner_text()
+    page.keyboard.press("Home")
+    told = page.locator("#moment").inner_text()
+    assert told == f"After 200 steps of training. Average return at 200: {MINUS}200.0."
     sync_api.expect(page.locator("#plane")).to_have_attribute("data-cells", "160")  # at rest
 
 
@@ -171,8 +171,8 @@ def test_one_update_is_the_formula(page, folder):
     observation, *_ = car.step(action)
     best = policy.q_values(observation[np.newaxis])[0].max()
     target = -1 + run.DISCOUNT_FACTOR_GAMMA * best
-    assert told[0] == ("push left", "no push", "push right")[action]
-    numbers = [float(told[n]) for n in (3, 4, 5)]
+    assert told[:2] == ["-0.30, 0.020", ("push left", "no push", "push right")[action]]
+    numbers = [float(told[n]) for n in (4, 5, 6)]
     assert numbers == pytest.approx([best, target, q_values[action] - target], abs=0.006)
 
 
@@ -208,28 +208,30 @@ def test_dragging_the_car_starts_it_elsewhere(page):
 def test_keys_drive_the_car_beside_the_network(page):
     page.locator("body").press("ArrowRight", delay=300)
     told = sync_api.expect(page.locator("#drive-state"))
-    told.to_contain_text("The network, from the same start")
+    told.to_contain_text("The network (grey), from the same start")
     velocities = page.evaluate("state.own.map((one) => one.velocity)")
     assert velocities[0] == 0 < velocities[1] < velocities[2]
-    told.to_contain_text(f"You: return {MINUS}200: out of time.", timeout=30000)
+    told.to_contain_text(f"You (pink): return {MINUS}200, out of time.", timeout=30000)
+    page.locator("body").press("ArrowLeft", delay=200)  # which starts another episode
+    assert page.evaluate("state.own.length") < 150
+    assert page.evaluate("state.own[1].velocity") < 0
 
 
 def test_gravity_and_force_act(page):
-    page.evaluate("setPlaying(false)")
     steps = []
     for gravity, force in (("1", "1"), ("0.5", "1"), ("1", "1.5")):
         page.locator("#gravity").fill(gravity)
         page.locator("#force").fill(force)
-        page.evaluate("putCar(-0.3)")
-        page.locator("#step-car").click()
-        steps.append(page.evaluate("state.car.velocity"))
+        steps.append(page.evaluate("stepCar(state.car, 2, state.mountain).velocity"))
     assert len(set(steps)) == 3
     assert "(as in training)" in page.locator("#gravity-value").inner_text()
 
 
 def test_gamma_says_what_steps_are_worth(page):
     page.locator("#gamma").fill("0.9")
-    assert f"1: {MINUS}1.0, 10: {MINUS}6.5" in page.locator("#worth").inner_text()
+    rows = [row.split("\t") for row in page.locator("#worth tr").all_inner_texts()]
+    assert rows[0][:3] == ["steps to go", "1", "10"]
+    assert rows[1][:3] == ["are worth", f"{MINUS}1.0", f"{MINUS}6.5"]
 
 
 @pytest.mark.parametrize(

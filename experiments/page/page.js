@@ -7,6 +7,7 @@ const FINE = 160; // and at rest
 const SLICE = 12; // milliseconds of work at a time, so that the page stays responsive
 const REST = 120; // milliseconds without a change after which the plane is drawn finely
 const PLANE_STEPS = 40; // presses of an arrow key that lead across the plane
+const WORTH_STEPS = [1, 10, 50, 100, 200]; // of which the page says what they are worth
 const TRAINING_PACE = 250; // milliseconds for each snapshot while the training plays
 const ACTION_COLOURS = [[33, 102, 172], [224, 224, 224], [244, 161, 47]];
 const VIRIDIS = [ // from low to high
@@ -19,14 +20,14 @@ const BLUE_TO_BROWN = [ // too low, right, too high
 const LARGEST_ERROR = 40; // at which the colours of the difference end
 const HINTS = {
   value:
-    "Each point is a situation. Play the training, and watch high values (yellow: little is left to " +
-    "pay) spread backwards from the flag, along the car's way.",
+    "Each point is a state. At first all is yellow: no costs expected. Then it darkens, as the network " +
+    "learns how far it is, and yellow spreads backwards from the flag, along the car's way.",
   action:
-    "Each point is a situation. The colour is the action with the highest Q-value there; a good " +
-    "driver pushes the way the car already rolls, nearly everywhere.",
+    "Each point is a state, its colour the push with the highest Q-value. Along its way, a good driver " +
+    "pushes as the car rolls; where it never comes, the network only guesses.",
   error:
-    "Each point is a situation. White: the network is right. Blue: it expects too little; brown: " +
-    "too much. It need not be right where no episode ever passes.",
+    "Each point is a state. White: the highest Q-value is what a perfect driver pays. Blue: too " +
+    "pessimistic; brown: too hopeful, as the network may be where it never comes.",
 };
 
 const data = JSON.parse(document.getElementById("data").textContent);
@@ -35,12 +36,14 @@ const optima = data.optima.map(({ points, values }) => ({ points, values: decode
 const networks = new Map();
 const state = {
   run: data.runs[0],
-  number: 0, // of the snapshot
+  number: data.runs[0].snapshots.length - 1, // of the snapshot
   view: "value",
   mountain: { gravity: 1, force: 1 },
   start: -0.5,
   car: null, // position, velocity, atFlag
   path: [], // states since the car was put where it started
+  whole: [], // the states of that whole episode, if the network drives to its end
+  held: false, // whether the reader holds the car
   own: null, // the reader's own episode: states; null while the network drives
   pedal: 1, // action that the reader chooses
   playing: !REDUCED_MOTION,
@@ -76,7 +79,8 @@ function rightValue(position, velocity) {
 }
 
 function show(number, digits = 2) {
-  return number.toFixed(digits).replace("-", "−");
+  const text = number.toFixed(digits);
+  return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "−");
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -207,23 +211,32 @@ function drawPlane() {
   context.lineTo(x(CAR.goalPosition), height);
   context.stroke();
   context.setLineDash([]);
+  context.lineWidth = 0.5;
+  context.beginPath();
+  context.moveTo(0, y(0));
+  context.lineTo(width, y(0));
+  context.stroke();
 
+  drawLine(context, state.whole, x, y, 1, "#fff");
   drawPath(context, state.path, x, y, "#fff");
   if (state.own) {
     drawPath(context, state.own, x, y, "#ff7fd0");
   }
 }
 
-function drawPath(context, path, x, y, colour) {
-  for (const [width, style] of [[4, "#000"], [2, colour]]) {
-    context.lineWidth = width;
-    context.strokeStyle = style;
-    context.beginPath();
-    for (const { position, velocity } of path) {
-      context.lineTo(x(position), y(velocity));
-    }
-    context.stroke();
+function drawLine(context, path, x, y, width, style) {
+  context.lineWidth = width;
+  context.strokeStyle = style;
+  context.beginPath();
+  for (const { position, velocity } of path) {
+    context.lineTo(x(position), y(velocity));
   }
+  context.stroke();
+}
+
+function drawPath(context, path, x, y, colour) {
+  drawLine(context, path, x, y, 4, "#000");
+  drawLine(context, path, x, y, 2, colour);
   const { position, velocity } = path[path.length - 1];
   context.beginPath();
   context.arc(x(position), y(velocity), 5, 0, 2 * Math.PI);
@@ -257,7 +270,7 @@ function drawLegend() {
     state.view === "value" ? [lowestValue(), 0] : [-LARGEST_ERROR, LARGEST_ERROR];
   text(state.view === "value" ? `${show(low, 0)} (far away)` : show(low, 0));
   legend.append(ramp);
-  text(state.view === "value" ? `${high} (at the flag)` : `+${high}`);
+  text(state.view === "value" ? `${high} and above` : `+${high}`);
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -280,6 +293,8 @@ function drawValley() {
     context.lineTo(x(position), y(position));
   }
   context.stroke();
+  context.fillStyle = "#333";
+  context.fillRect(0, y(CAR.minPosition) - 40, 4, 40); // the wall
 
   const [poleX, poleY] = [x(CAR.goalPosition), y(CAR.goalPosition)];
   context.beginPath();
@@ -340,9 +355,10 @@ function isOver(path) {
 function putCar(position, velocity = 0) {
   state.car = { position, velocity, atFlag: false };
   state.path = [state.car];
+  state.whole = playEpisode(network(), state.car, state.mountain);
   state.own = null;
   element("drive").textContent = "Drive";
-  element("drive-state").textContent = "";
+  element("drive-state").textContent = "Your return will stand here, beside the network's.";
   showCar();
 }
 
@@ -359,11 +375,16 @@ function showCar() {
   drawValley();
   drawPlane();
   showUpdate();
-  const { position, velocity, atFlag } = state.car;
-  const steps = state.path.length - 1;
-  const end = atFlag ? ": at the flag" : steps >= CAR.timeLimit ? ": out of time" : "";
-  element("car-state").textContent =
-    `position ${show(position)}, velocity ${show(velocity, 3)}; return ${show(-steps, 0)}${end}`;
+  element("car-state").textContent = describe("", state.path);
+}
+
+// Where a car is, how fast, and what its episode has returned so far.
+function describe(whose, path) {
+  const { position, velocity, atFlag } = path[path.length - 1];
+  const steps = path.length - 1;
+  const end = atFlag ? ", at the flag" : steps >= CAR.timeLimit ? ", out of time" : "";
+  const place = `position ${show(position)}, velocity ${show(velocity, 3)}`;
+  return `${whose}${place}; return ${show(-steps, 0)}${end}`;
 }
 
 function moveOwnCar() {
@@ -373,12 +394,12 @@ function moveOwnCar() {
   const now = state.own[state.own.length - 1];
   state.own.push(stepCar(now, state.pedal, state.mountain));
   const steps = state.own.length - 1;
-  const reached = state.own[steps].atFlag;
-  const end = reached ? ": at the flag!" : steps >= CAR.timeLimit ? ": out of time" : "";
+  const end = state.own[steps].atFlag ? ", at the flag" : steps >= CAR.timeLimit ? ", out of time" : "";
   const other = state.path[state.path.length - 1].atFlag ? "" : ", out of time";
+  element("car-state").textContent = describe("Your car: ", state.own);
   element("drive-state").textContent =
-    `You: return ${show(-steps, 0)}${end}. ` +
-    `The network, from the same start: ${show(1 - state.path.length, 0)}${other}.`;
+    `You (pink): return ${show(-steps, 0)}${end}. ` +
+    `The network (grey), from the same start: ${show(1 - state.path.length, 0)}${other}.`;
   drawValley();
   drawPlane();
 }
@@ -393,8 +414,9 @@ function moveShownCar() {
 
 function startDriving() {
   const start = { position: state.start, velocity: 0, atFlag: false };
-  state.path = playEpisode(network(), start, state.mountain);
+  state.path = state.whole = playEpisode(network(), start, state.mountain);
   state.own = [start];
+  setTraining(false);
   element("drive").textContent = "Again";
   element("drive-state").textContent = "Go!";
   setPlaying(true);
@@ -403,7 +425,7 @@ function startDriving() {
 }
 
 function press(action) {
-  if (!state.own) {
+  if (!state.own || (action !== 1 && isOver(state.own))) {
     startDriving();
   }
   state.pedal = action;
@@ -425,7 +447,7 @@ function showUpdate() {
   const car = isOver(state.path) ? state.path[state.path.length - 2] : state.car;
   const values = qValues(network(), car);
   const action = argmax(values);
-  const lowest = Math.min(...values, lowestValue());
+  const longest = -Math.min(...values, lowestValue());
   element("bars").replaceChildren(
     ...Array.from(values, (value, n) => {
       const bar = document.createElement("div");
@@ -434,7 +456,7 @@ function showUpdate() {
         document.createElement(tag),
       );
       name.textContent = `Q(s, ${ACTIONS[n].replace("push ", "").replace("no push", "none")})`;
-      fill.style.width = `${clip(100 * (1 - value / lowest), 0, 100)}%`;
+      fill.style.width = `${clip((100 * -value) / longest, 0, 100)}%`;
       track.append(fill);
       number.textContent = show(value);
       bar.append(name, track, number);
@@ -444,28 +466,33 @@ function showUpdate() {
   element("update").tBodies[0].replaceChildren();
   const gamma = state.run.gamma;
   const next = stepCar(car, action, state.mountain);
-  const isEnd = next.atFlag || state.path.length >= CAR.timeLimit;
+  const isLate = state.path.length >= CAR.timeLimit && !next.atFlag;
+  const isEnd = next.atFlag || isLate;
   const nextBest = Math.max(...qValues(network(), next));
   const target = isEnd ? REWARD : REWARD + gamma * nextBest;
+  addRow("state s: position, velocity", `${show(car.position)}, ${show(car.velocity, 3)}`);
   addRow("action a, with the highest Q-value", ACTIONS[action]);
   addRow("reward r", show(REWARD, 0));
   addRow("next state s′", `${show(next.position)}, ${show(next.velocity, 3)}`);
   addRow("max Q(s′, a′), says the target network", isEnd ? "0: the end" : show(nextBest));
   addRow(isEnd ? "target r" : `target r + ${gamma} · max Q(s′, a′)`, show(target));
   addRow("error Q(s, a) − target", show(values[action] - target));
-  element("update-note").textContent =
-    "The target network is a copy of the network, made every " +
-    `${state.run.targetUpdateEvery.toLocaleString("en")} steps; here it has just been made.`;
+  element("update-note").textContent = next.atFlag
+    ? "The last step of an episode: at the flag, nothing more is to come."
+    : isLate
+      ? "Time is up. That is learned as an end, too, although the car is not at the flag."
+      : "The target network is a copy of the network, renewed every " +
+        `${state.run.targetUpdateEvery.toLocaleString("en")} training steps, as if just now.`;
 }
 
 // ---------------------------------------------------------------------------------------------
 // The curves
 
 const PLOTS = [ // place of the upper edge, ends of the axis, which number of an evaluation, name
-  { top: 14, low: -200, high: -80, number: 1, name: "episode_return_avg" },
-  { top: 118, low: -70, high: 0, number: 2, name: "avg_max_q_value" },
+  { top: 14, low: -200, high: -80, number: 1, name: "average return (episode_return_avg)" },
+  { top: 104, low: -70, high: 0, number: 2, name: "highest Q-value (avg_max_q_value)" },
 ];
-const [LEFT, RIGHT, TALL, BOTTOM] = [44, 350, 80, 212];
+const [LEFT, RIGHT, TALL, BOTTOM] = [44, 350, 68, 186];
 const RUN_COLOURS = ["#1f4e8c", "#b35900", "#00696b", "#7a2a8f"];
 
 function svg(tag, attributes, text = "") {
@@ -510,7 +537,7 @@ function drawCurves() {
     });
   }
   svg("text", { x: LEFT, y: BOTTOM }, "0");
-  svg("text", { x: RIGHT, y: BOTTOM, "text-anchor": "end" }, `${lastStep.toLocaleString("en")} steps`);
+  svg("text", { x: RIGHT, y: BOTTOM, "text-anchor": "end" }, `${lastStep.toLocaleString("en")} training steps`);
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -525,18 +552,14 @@ function showSnapshot() {
   const { step } = state.run.snapshots[state.number];
   const evaluation = evaluationAt(step);
   const found = evaluation
-    ? `At its last evaluation, step ${evaluation[0].toLocaleString("en")}, the average return was ` +
-      `${show(evaluation[1], 1)}.`
-    : "It has not been evaluated yet.";
+    ? `Average return at ${evaluation[0].toLocaleString("en")}: ${show(evaluation[1], 1)}.`
+    : "Not evaluated yet.";
   element("snapshot").value = state.number;
   element("snapshot").setAttribute("aria-valuetext", `step ${step}`);
-  element("moment").textContent = `After ${step.toLocaleString("en")} steps. ${found}`;
+  element("moment").textContent = `After ${step.toLocaleString("en")} steps of training. ${found}`;
+  putCar(state.path[0].position, state.path[0].velocity);
   colourPlane();
   drawCurves();
-  if (!state.own && isOver(state.path)) {
-    putCar(state.start);
-  }
-  showCar();
 }
 
 function chooseRun(run) {
@@ -567,8 +590,17 @@ function showGamma() {
   const gamma = Number(element("gamma").value);
   const own = gamma === state.run.gamma ? " (as in training)" : "";
   element("gamma-value").textContent = `${gamma}${own}`;
-  const parts = [1, 10, 50, 100, 200].map((n) => `${n}: ${show(worth(n, gamma), 1)}`);
-  element("worth").textContent = `Steps to go and what they are worth: ${parts.join(", ")}.`;
+  const body = element("worth").tBodies[0];
+  body.replaceChildren();
+  const rows = [
+    ["steps to go", ...WORTH_STEPS],
+    ["are worth", ...WORTH_STEPS.map((n) => show(worth(n, gamma), 1))],
+  ];
+  for (const [heading, ...cells] of rows) {
+    const row = body.insertRow();
+    row.insertCell().textContent = heading;
+    cells.forEach((cell) => (row.insertCell().textContent = cell));
+  }
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -582,12 +614,16 @@ function fillIn() {
     choice.name = "run";
     choice.checked = n === 0;
     choice.addEventListener("change", () => chooseRun(run));
-    label.append(choice, ` ${run.name}: ${run.title}`);
+    const key = document.createElement("span");
+    key.className = "key";
+    key.style.borderColor = RUN_COLOURS[n % RUN_COLOURS.length];
+    key.style.borderTopStyle = n % 2 ? "dashed" : "solid";
+    label.append(choice, key, `${run.name}: ${run.title}`);
     element("runs").append(label);
   });
   element("about").textContent =
-    "Everything is computed in this page, with the weights that the networks had at " +
-    `${data.runs.map((run) => `${run.snapshots.length} moments`).join(" and ")} of their trainings. ` +
+    "Everything is computed in this page, from the networks' weights at " +
+    `${data.runs.map((run) => run.snapshots.length).join(" and ")} moments of training. ` +
     "Made with python -m experiments.explore.";
 }
 
@@ -648,7 +684,8 @@ function listenToPedals() {
     }
   }
   const keys = { ArrowLeft: 0, ArrowRight: 2 };
-  const isElsewhere = (event) => ["INPUT", "SELECT", "CANVAS"].includes(event.target.tagName);
+  const isElsewhere = (event) =>
+    ["INPUT", "SELECT", "CANVAS"].includes(event.target.tagName) && !(state.own && !isOver(state.own));
   window.addEventListener("keydown", (event) => {
     if (event.key in keys && !isElsewhere(event)) {
       event.preventDefault();
@@ -681,8 +718,12 @@ function listenToPointers() {
   const drag = (canvas, put) => {
     canvas.addEventListener("pointerdown", (event) => {
       canvas.setPointerCapture(event.pointerId);
+      state.held = true;
       put(...share(canvas, event));
     });
+    for (const event of ["pointerup", "pointercancel"]) {
+      canvas.addEventListener(event, () => (state.held = false));
+    }
     canvas.addEventListener("pointermove", (event) => {
       if (canvas.hasPointerCapture(event.pointerId)) {
         put(...share(canvas, event));
@@ -693,7 +734,7 @@ function listenToPointers() {
   const putOnPlane = (position, velocity) => {
     setPlaying(false);
     putCar(
-      clip(position, CAR.minPosition, CAR.maxPosition),
+      clip(position, CAR.minPosition, CAR.goalPosition - 0.01),
       clip(velocity, -CAR.maxSpeed, CAR.maxSpeed),
     );
   };
@@ -726,7 +767,7 @@ let trainingTime = 0;
 function tick(time) {
   const passed = lastTime === null ? 0 : Math.min(time - lastTime, 100);
   lastTime = time;
-  if (state.playing) {
+  if (state.playing && !state.held) {
     const pace = 1000 / STEPS_PER_SECOND / Number(element("speed").value);
     for (carTime += passed; carTime >= pace; carTime -= pace) {
       moveShownCar();
