@@ -64,8 +64,7 @@ PACE = 300  # milliseconds for each snapshot there
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER_OPTIONS = (  # a picture of a page without a screen, and without calling home
     "--headless --no-sandbox --no-first-run --disable-background-networking --disable-sync "
-    "--disable-component-update --disable-gpu --window-size=1500,760 "
-    "--virtual-time-budget=20000"
+    "--disable-component-update --disable-gpu"
 ).split()
 PANELS = {  # of avg_max_q_value: title, then settings in experiments/results: those that look for
     # the flag, those that never see it
@@ -262,44 +261,68 @@ class Server(program.WerkzeugServer):
         super().__init__(with_settings, flags)
 
 
-def photograph_tensorboard(filename):
-    """Saves what a browser shows of example-log in TensorBoard."""
+def photograph(url, size, milliseconds, is_right, filename):
+    """Saves what a browser shows of a page; says so where that is not to be had.
+
+    Args:
+        url: of the page.
+        size: (width, height) of the window, pixels.
+        milliseconds: how long after its start.
+        is_right: function from a picture of Pillow to whether it shows what it should.
+        filename: .png file.
+    """
     browser = next(filter(shutil.which, BROWSERS), None)
     if browser is None:
         print(f"{filename} stays as it is: there is none of {', '.join(BROWSERS)}")
         return
     with tempfile.TemporaryDirectory() as folder:
+        screenshot = os.path.join(folder, "screenshot.png")
+        options = [f"--user-data-dir={folder}/browser", f"--window-size={size[0]},{size[1]}"]
+        options += [f"--virtual-time-budget={milliseconds}", f"--screenshot={screenshot}"]
+        for _ in range(TRIES):
+            with contextlib.suppress(OSError, subprocess.SubprocessError):
+                command = [browser, *BROWSER_OPTIONS, *options, url]
+                subprocess.run(command, check=True, capture_output=True, timeout=60)
+                picture = Image.open(screenshot).convert("RGB")
+                if is_right(picture):
+                    save_png(picture, filename)
+                    return
+    print(f"{filename} stays as it is: {browser} doesn't show the page")
+
+
+def photograph_explore(filename):
+    """Saves what a browser shows of docs/explore.html, with the car on its way."""
+    url = (ROOT / "docs" / "explore.html").as_uri()
+    photograph(url, (1280, 790), 2500, lambda picture: not picture.getcolors(500), filename)
+
+
+def photograph_tensorboard(filename):
+    """Saves what a browser shows of example-log in TensorBoard."""
+    with tempfile.TemporaryDirectory() as folder:
         shutil.copytree("example-log", os.path.join(folder, "example-log"))
         tensorboard = program.TensorBoard(server_class=Server)
         tensorboard.configure(argv=["", f"--logdir={folder}", "--port=0"])
-        url, screenshot = tensorboard.launch(), os.path.join(folder, "screenshot.png")
+        url = tensorboard.launch()
         end = time.monotonic() + 60
         while "example-log" not in json.load(urllib.request.urlopen(f"{url}data/runs")):
             if time.monotonic() > end:
                 print(f"{filename} stays as it is: TensorBoard has found no curves")
                 return
             time.sleep(0.1)  # it is still reading
-        options = [*BROWSER_OPTIONS, f"--user-data-dir={folder}/browser"]
-        command = [browser, *options, f"--screenshot={screenshot}", f"{url}set"]
-        for _ in range(TRIES):
-            with contextlib.suppress(OSError, subprocess.SubprocessError):
-                subprocess.run(command, check=True, capture_output=True, timeout=60)
-                picture = Image.open(screenshot).convert("RGB")
-                if all(is_drawn(picture.crop(card)) for card in CARDS):
-                    save_png(picture, filename)
-                    return
-    print(f"{filename} stays as it is: {browser} doesn't show the curves")
+        photograph(f"{url}set", (1500, 760), 20000, has_curves, filename)
 
 
-def is_drawn(card):
-    """Whether a part of the screenshot has a curve: the page may be caught before it has."""
-    return sum(n for n, color in card.getcolors(2**24) if color == CURVE) > 300
+def has_curves(picture):
+    """Whether a screenshot of TensorBoard has both curves: the page may be caught before."""
+    colors = [dict(map(reversed, picture.crop(card).getcolors(2**24))) for card in CARDS]
+    return all(found.get(CURVE, 0) > 300 for found in colors)
 
 
 def main(argv=None):
     OneLineParser(prog="pictures", description="Draws the pictures of the pages.").parse_args(argv)
     with contextlib.chdir(ROOT):
         draw_agents("images/agents.gif")
+        photograph_explore("images/explore.png")
         photograph_tensorboard("images/tensorboard.png")
         draw_q_values("images/avg_max_q_value.png")
         draw_widths("images/widths.png")
