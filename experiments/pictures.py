@@ -22,6 +22,7 @@ import subprocess
 import tempfile
 import time
 import urllib.request
+from pathlib import Path
 
 import gymnasium as gym
 import matplotlib
@@ -33,7 +34,7 @@ from tensorboard import program
 
 import run
 from experiments import explore, landscape, mountains, report
-from experiments.figures import OPTIMUM, save_figure, save_png
+from experiments.figures import OPTIMUM, save_figure
 from experiments.optimum import discounted
 from experiments.policies import load_policy, play
 from support.command_line import OneLineParser
@@ -64,7 +65,7 @@ PACE = 300  # milliseconds for each snapshot there
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER_OPTIONS = (  # a picture of a page without a screen, and without calling home
     "--headless --no-sandbox --no-first-run --disable-background-networking --disable-sync "
-    "--disable-component-update --disable-gpu"
+    "--disable-component-update --disable-gpu --hide-scrollbars"
 ).split()
 PANELS = {  # of avg_max_q_value: title, then settings in experiments/results: those that look for
     # the flag, those that never see it
@@ -285,7 +286,8 @@ def photograph(url, size, milliseconds, is_right, filename):
                 subprocess.run(command, check=True, capture_output=True, timeout=60)
                 picture = Image.open(screenshot).convert("RGB")
                 if is_right(picture):
-                    save_png(picture, filename)
+                    write_file(filename, Path(screenshot).read_bytes())
+                    print(f"Saved {filename}")
                     return
     print(f"{filename} stays as it is: {browser} doesn't show the page")
 
@@ -293,7 +295,7 @@ def photograph(url, size, milliseconds, is_right, filename):
 def photograph_explore(filename):
     """Saves what a browser shows of docs/explore.html, with the car on its way."""
     url = (ROOT / "docs" / "explore.html").as_uri()
-    photograph(url, (1280, 790), 2500, lambda picture: not picture.getcolors(500), filename)
+    photograph(url, (1280, 790), 3500, lambda picture: not picture.getcolors(500), filename)
 
 
 def photograph_tensorboard(filename):
