@@ -72,6 +72,7 @@ PANELS = {  # of avg_max_q_value: title, then settings in experiments/results: t
     "the time limit is an end, as in run.py": ("fresh_article", "no_flag"),
     "looking past the time limit": ("endless", "no_flag_endless"),
 }
+HELD = {32: "32 neurons in each layer (the article)", 128: "128 neurons"}  # names of widths
 TRIES = 5  # at the screenshot
 CARDS = ((320, 170, 766, 590), (782, 170, 1228, 590))  # pixels of the curves in the screenshot
 CURVE = (66, 80, 102)  # colour of a curve in it
@@ -157,14 +158,27 @@ def draw_worth(axes):
         axes.annotate(f"{name}: {value:.1f}", **place)
 
 
+def read_widths():
+    """The trainings in which nothing but the width of the network differs: DataFrame."""
+    results = pd.concat(pd.read_csv(f"{RESULTS}/{file}.csv") for file in ("combinations", "widths"))
+    is_scaled = results["scale_observations"].astype(bool)
+    is_falling = results["final_learning_rate"] < results["learning_rate"]
+    return results[~is_scaled & ~is_falling]
+
+
+def draw_held(filename):
+    """Draws the trainings of the article's network and of a wider one, all seeds faint."""
+    results = read_widths()
+    results = results[results["hidden_units"].isin(HELD)]
+    results["setting"] = results["hidden_units"].map(HELD)
+    save_figure(report.plot(results), filename)
+
+
 def draw_widths(filename):
     """Draws the last evaluations of trainings against the width of their network."""
-    results = pd.concat(pd.read_csv(f"{RESULTS}/{file}.csv") for file in ("combinations", "widths"))
-    rates_and_scales = (results["final_learning_rate"] == run.LEARNING_RATE) & (
-        ~results["scale_observations"].astype(bool)
-    )
-    plain = results[rates_and_scales & (results["step"] == run.MAX_STEPS)]
-    widths = {width: group["return"].to_numpy() for width, group in plain.groupby("hidden_units")}
+    results = read_widths()
+    last = results[results["step"] == run.MAX_STEPS]
+    widths = {width: group["return"].to_numpy() for width, group in last.groupby("hidden_units")}
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     places = np.arange(len(widths))
     for place, returns in zip(places, widths.values(), strict=True):
@@ -327,6 +341,7 @@ def main(argv=None):
         photograph_explore("images/explore.png")
         photograph_tensorboard("images/tensorboard.png")
         draw_q_values("images/avg_max_q_value.png")
+        draw_held("images/held.png")
         draw_widths("images/widths.png")
         draw_spreading("images/spreading.gif")
         stages = [f"example-log/example-{stage}.h5" for stage in (50000, 100000, 150000, "best")]

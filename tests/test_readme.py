@@ -178,7 +178,15 @@ def test_every_interval_on_the_pages_is_printed_by_a_command_there(run_command):
         command for command in COMMANDS if "experiments.report experiments/results" in command
     ]
     printed = {interval for report in reports for interval in INTERVAL.findall(run_command(report))}
-    for page in PAGES:
+    data = ROOT / "experiments" / "results" / "README.md"
+    programs = [code for language, code in BLOCKS.findall(data.read_text()) if language == "python"]
+    assert len(programs) == 2
+    for code in programs:
+        output = io.StringIO()
+        with contextlib.chdir(ROOT), contextlib.redirect_stdout(output):
+            exec(code, {})
+        printed |= {*INTERVAL.findall(output.getvalue())}
+    for page in [*PAGES, data]:
         assert {*INTERVAL.findall(" ".join(page.read_text().split()))} <= printed
     assert len(printed) > 30
 
@@ -214,7 +222,7 @@ def test_links_lead_somewhere_and_pictures_have_alternative_texts():
     assert len(EXCERPTS) >= 9
     shown = set()
     for page in [*PAGES, DOCS / "change-it.md"]:
-        links = re.findall(r"(!?)\[([^\]]*)\]\(([^)#:]+)[)#]", page.read_text())
+        links = re.findall(r"(!?)\[([^][]*)\]\(([^)#:]+)[)#]", page.read_text())
         assert links
         for picture, text, link in links:
             assert (page.parent / link).exists(), link
@@ -223,7 +231,8 @@ def test_links_lead_somewhere_and_pictures_have_alternative_texts():
         for link, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text()):
             target = (page.parent / link) if link else page
             headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
-            assert anchor in [re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings]
+            anchors = [re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings]
+            assert anchor in [*anchors, *re.findall(r'<a id="([^"]+)"', target.read_text())]
     pictures = {*(ROOT / "images").iterdir()}
     assert pictures == shown
     assert sum(picture.stat().st_size for picture in pictures) < 3_000_000
@@ -256,15 +265,20 @@ def count(condition):
     return WORDS[int(np.count_nonzero(condition))]
 
 
+def worst(setting):
+    """The lowest return of a last evaluation."""
+    return curves(setting).iloc[-1].min()
+
+
 def never_there(setting):
     """Of how many trainings no evaluation gets to the flag, in words."""
     return count(curves(setting).max() == -200)
 
 
 def fell(setting, from_, to):
-    """How many trainings have an evaluation at most `to` after one above `from_`."""
+    """Which trainings have an evaluation at most `to` after one above `from_`."""
     returns = curves(setting)
-    return np.count_nonzero(((returns.cummax().shift() > from_) & (returns <= to)).any())
+    return ((returns.cummax().shift() > from_) & (returns <= to)).any()
 
 
 def highest_ends(setting):
@@ -311,20 +325,19 @@ def smallest_differences(seeds):
     return [1.96 * deviation * (2 / seeds) ** 0.5 for deviation in deviations()]
 
 
+NARROW, WIDE, BOTH = (
+    f"hidden_units={width},scale_observations={is_scaled},final_learning_rate={rate}"
+    for width, is_scaled, rate in ((32, False, 0.001), (128, False, 0.001), (128, True, 1e-05))
+)
 WORDS = "none one two three four five six seven eight nine ten".split()
 FILES = {  # of settings, in experiments/results
     "fresh_article": "fresh_article",
     **dict.fromkeys(("no_lag", "short_sighted", "tiny_buffer", "endless"), "exercises"),
     **dict.fromkeys(("no_flag", "no_flag_endless"), "no_flag"),
     "cartpole": "cartpole",
+    **dict.fromkeys((NARROW, WIDE, BOTH), "combinations"),
 }
 PHRASES = [  # of the pages, and functions that give the numbers in them
-    # README.md
-    (
-        "{} were above -110 in one of their evaluations, and {} fell back to -200 after they had "
-        "been above -150",
-        lambda: [np.sum(curves("fresh_article").max() > -110), fell("fresh_article", -150, -200)],
-    ),
     # docs/curves.md
     ("100 steps are worth {:.1f}, 200 steps {:.1f},", lambda: worth(100, 200)),
     ("it can know of 18 steps, which makes {:.1f}; by 40,000 of 38", lambda: worth(18)),
@@ -370,6 +383,22 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
         "up to {:.0f} to {:.0f} at the end",
         lambda: [q_values("cartpole").iloc[-1].min(), q_values("cartpole").iloc[-1].max()],
     ),
+    (
+        "the thirty trainings end at {:.1f} on average, and {} of them at -200",
+        lambda: [
+            curves("fresh_article").iloc[-1].mean(),
+            count(curves("fresh_article").iloc[-1] == -200),
+        ],
+    ),
+    (
+        "{} trainings of ten get above -110, and none of them falls below -115 again",
+        lambda: [count((curves(WIDE).max() > -110) & ~fell(WIDE, -110, -115))],
+    ),
+    (
+        "{} of them get above -110, and {} of these fall below -150 again",
+        lambda: [count(curves(NARROW).max() > -110), count(fell(NARROW, -110, -150))],
+    ),
+    ("the worst at {:.1f} instead of {:.1f}:", lambda: [worst(BOTH), worst(WIDE)]),
     # How many runs do I need?
     ("a standard deviation of {:.0f}, that of the last evaluation of {:.0f}", lambda: deviations()),
     ("| 3 | {:.0f} | {:.0f} |", lambda: smallest_differences(3)),

@@ -221,9 +221,11 @@ def test_a_snapshot_of_any_setting_and_environment_is_played_without_other_optio
 @pytest.mark.slow
 def test_a_constant_of_a_reader_that_shapes_the_network_is_told_by_the_snapshot(command, tmp_path):
     source = (ROOT / "run.py").read_text()
-    layer = '    hidden = keras.layers.Dense(HIDDEN_UNITS, activation="relu")(hidden)\n'
-    loop = f"    for _ in range(LAYERS):\n    {layer}"
-    source = source.replace(layer * 2, loop).replace(
+    first = '    hidden = keras.layers.Dense(HIDDEN_UNITS, activation="relu")(observations)\n'
+    second = first.replace("observations", "hidden")
+    loop = f"    hidden = observations\n    for _ in range(LAYERS):\n    {second}"
+    assert first + second in source
+    source = source.replace(first + second, loop).replace(
         "\nTRAIN_EPSILON", "\nLAYERS = 2\nTRAIN_EPSILON"
     )
     (tmp_path / "lesson.py").write_text(source)
