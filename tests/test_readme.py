@@ -338,20 +338,24 @@ FILES = {  # of settings, in experiments/results
     **dict.fromkeys((NARROW, WIDE, BOTH), "combinations"),
 }
 PHRASES = [  # of the pages, and functions that give the numbers in them
+    # README.md
+    (
+        "end anywhere between {:.0f} and {:.0f} (blue)",
+        lambda: [curves(NARROW).iloc[-1].max(), worst(NARROW)],
+    ),
     # docs/curves.md
     ("100 steps are worth {:.1f}, 200 steps {:.1f},", lambda: worth(100, 200)),
     ("it can know of 18 steps, which makes {:.1f}; by 40,000 of 38", lambda: worth(18)),
     ("38 steps, {:.1f}; by 60,000 of 58, {:.1f}; and", lambda: worth(38, 58)),
     ("in the end of 198, {:.1f}.", lambda: worth(198)),
-    ("which is {:.1f}. In fact", lambda: [-1 / (1 - 0.99 * 199 / 200)]),
     (
         "({:.1f}, {:.1f} and {:.1f} after 20,000, 40,000 and 60,000 steps)",
         lambda: list(medians("fresh_article")[:3]),
     ),
-    ("and turns at {:.0f}, whether the flag", lambda: [medians("fresh_article").min()]),
-    ("and turns at {:.0f}, whether the flag", lambda: [medians("no_flag").min()]),
+    ("and turns at {:.0f}. It does so whether", lambda: [medians("fresh_article").min()]),
+    ("and turns at {:.0f}. It does so whether", lambda: [medians("no_flag").min()]),
     ("turn at {:.0f} after 140,000 steps", lambda: [medians("fresh_article").loc[140000]]),
-    ("The median of those trainings turns at {:.0f}", lambda: [medians("endless").min()]),
+    ("The others turn, at {:.0f} in the median", lambda: [medians("endless").min()]),
     ("follow it to the end, at {:.0f}]", lambda: [medians("no_flag_endless").iloc[-1]]),
     ("at {:.0f}, {:.0f}, {:.0f} and {:.0f}, belong", lambda: highest_ends("fresh_article")),
     # docs/exercises.md
@@ -401,6 +405,7 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
     ("the worst at {:.1f} instead of {:.1f}:", lambda: [worst(BOTH), worst(WIDE)]),
     # How many runs do I need?
     ("a standard deviation of {:.0f}, that of the last evaluation of {:.0f}", lambda: deviations()),
+    ("| 1 | {:.0f} | {:.0f} |", lambda: smallest_differences(1)),
     ("| 3 | {:.0f} | {:.0f} |", lambda: smallest_differences(3)),
     ("| 10 | {:.0f} | {:.0f} |", lambda: smallest_differences(10)),
     ("| 30 | {:.0f} | {:.0f} |", lambda: smallest_differences(30)),

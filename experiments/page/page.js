@@ -2,21 +2,21 @@
 
 const REDUCED_MOTION = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
 const STEPS_PER_SECOND = 30; // as the environment is drawn
-const COARSE = 40; // cells along each axis of the plane while the slider moves
-const FINE = 160; // and at rest
-const SLICE = 12; // milliseconds of work at a time, so that the page stays responsive
-const REST = 120; // milliseconds without a change after which the plane is drawn finely
+const COARSE = 32; // cells along each axis of the plane while the slider moves
+const FINE = 128; // and at rest
+const SLICE = 30; // milliseconds of work at a time, so that the page stays responsive
+const REST = 80; // milliseconds without a change after which the plane is drawn finely
 const PLANE_STEPS = 40; // presses of an arrow key that lead across the plane
 const WORTH_STEPS = [1, 10, 50, 100, 200]; // of which the page says what they are worth
 const TRAINING_PACE = 250; // milliseconds for each snapshot while the training plays
 const ACTION_COLOURS = [[33, 102, 172], [224, 224, 224], [244, 161, 47]];
-const VIRIDIS = [ // from low to high
+const VIRIDIS = makeRamp([ // from low to high
   [68, 1, 84], [72, 40, 120], [62, 74, 137], [49, 104, 142], [38, 130, 142], [31, 158, 137],
   [53, 183, 121], [110, 206, 88], [181, 222, 43], [253, 231, 37],
-];
-const BLUE_TO_BROWN = [ // too low, right, too high
+]);
+const BLUE_TO_BROWN = makeRamp([ // too low, right, too high
   [5, 48, 97], [67, 147, 195], [247, 247, 247], [191, 129, 45], [84, 48, 5],
-];
+]);
 const LARGEST_ERROR = 40; // at which the colours of the difference end
 const HINTS = {
   value:
@@ -86,10 +86,17 @@ function show(number, digits = 2) {
 // ---------------------------------------------------------------------------------------------
 // Colours
 
+// 256 colours from a few, which are spread evenly among them.
+function makeRamp(colours) {
+  return Array.from({ length: 256 }, (_, index) => {
+    const place = (index / 255) * (colours.length - 1);
+    const n = Math.min(Math.floor(place), colours.length - 2);
+    return colours[n].map((from, channel) => from + (place - n) * (colours[n + 1][channel] - from));
+  });
+}
+
 function colourOnRamp(ramp, share) {
-  const place = clip(share, 0, 1) * (ramp.length - 1);
-  const n = Math.min(Math.floor(place), ramp.length - 2);
-  return ramp[n].map((from, channel) => from + (place - n) * (ramp[n + 1][channel] - from));
+  return ramp[Math.round(clip(share, 0, 1) * (ramp.length - 1))];
 }
 
 function css([red, green, blue]) {
@@ -105,7 +112,7 @@ function colourOf(q, position, velocity) {
   if (state.view === "action") {
     return ACTION_COLOURS[argmax(q)];
   }
-  const value = Math.max(...q);
+  const value = q[argmax(q)];
   if (state.view === "value") {
     return colourOnRamp(VIRIDIS, 1 - value / lowestValue());
   }
@@ -139,7 +146,9 @@ function colourRows(image, cells, first, count) {
   for (let n = 0; n < cells * count; n++) {
     const q = values.subarray(3 * n, 3 * n + 3);
     const colour = colourOf(q, observations[2 * n], observations[2 * n + 1]);
-    image.data.set([...colour, 255], 4 * (first * cells + n));
+    const place = 4 * (first * cells + n);
+    image.data.set(colour, place);
+    image.data[place + 3] = 255;
   }
 }
 
