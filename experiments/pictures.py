@@ -52,9 +52,9 @@ REPORTS = {  # pictures of experiments.report: data of each
     "exercises": ("fresh_article", "exercises"),
 }
 AGENTS = {  # in the GIF: snapshot of each
-    "random": None,
-    "after 50,000 steps of training": "example-log/example-50000.h5",
-    "the best, after 160,000": "example-log/example-best.h5",
+    "pushes at random": None,
+    "the article's network, at its best": "example-log/example-best.h5",
+    "a network four times as wide": "example-wide-log/example-wide-best.h5",
 }
 WIDTH, HEIGHT = 300, 200  # pixels of an agent in the GIF
 CAPTION = 44  # pixels of the text above it
@@ -346,6 +346,8 @@ def main(argv=None):
         draw_spreading("images/spreading.gif")
         stages = [f"example-log/example-{stage}.h5" for stage in (50000, 100000, 150000, "best")]
         landscape.main([*stages, "--plot", "images/landscape.png"])
+        bests = [AGENTS[name] for name in AGENTS if AGENTS[name]]
+        landscape.main([*bests, "--optimum", "--plot", "images/optimum.png"])
         mountains.main([f"{RESULTS}/mountains.csv", "--plot", "images/mountains.png"])
         for picture, files in REPORTS.items():
             data = [f"{RESULTS}/{file}.csv" for file in files]

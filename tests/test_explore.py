@@ -155,7 +155,7 @@ def test_the_slider_shows_another_moment(page):
     page.keyboard.press("Home")
     told = page.locator("#moment").inner_text()
     assert told == f"After 200 steps of training. Average return at 200: {MINUS}200.0."
-    sync_api.expect(page.locator("#plane")).to_have_attribute("data-cells", "128")  # at rest
+    sync_api.expect(page.locator("#plane")).to_have_attribute("data-cells", "120")  # at rest
 
 
 def test_one_update_is_the_formula(page, folder):

@@ -2,10 +2,10 @@
 
 const REDUCED_MOTION = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
 const STEPS_PER_SECOND = 30; // as the environment is drawn
-const COARSE = 32; // cells along each axis of the plane while the slider moves
-const FINE = 128; // and at rest
+const COARSE = 24; // cells along each axis of the plane while the slider moves
+const FINE = 120; // and at rest
 const SLICE = 30; // milliseconds of work at a time, so that the page stays responsive
-const REST = 80; // milliseconds without a change after which the plane is drawn finely
+const REST = 30; // milliseconds without a change after which the plane is drawn finely
 const PLANE_STEPS = 40; // presses of an arrow key that lead across the plane
 const WORTH_STEPS = [1, 10, 50, 100, 200]; // of which the page says what they are worth
 const TRAINING_PACE = 250; // milliseconds for each snapshot while the training plays
