@@ -135,22 +135,30 @@ def draw_q_values(filename):
             label = f"{label} (n = {curves[setting].shape[1]})"
             median = curves[setting].median(axis=1)
             axes.plot(median, line, color="tab:blue", linewidth=2.5, label=label)
-        draw_worth(axes)
+        draw_worth(axes, with_limit=blind == "no_flag")
         axes.set(title=title, xlabel="training steps", ylim=(-105, 0))
         axes.set_xticks(range(0, run.MAX_STEPS + 1, run.SNAPSHOT_EVERY))
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("avg_max_q_value")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     save_figure(figure, filename)
 
 
-def draw_worth(axes):
-    """Draws what numbers of steps are worth, and how many the copies so far allow to be known."""
+def draw_worth(axes, with_limit):
+    """Draws what numbers of steps are worth, and how many the copies so far allow to be known.
+
+    `with_limit`: whether also if the time limit may end an episode at each step.
+    """
     gamma = run.DISCOUNT_FACTOR_GAMMA
+    time_limit = gym.spec(ENV).max_episode_steps
     copies = np.arange(1 + (run.MAX_STEPS - run.TRAIN_START) // run.TARGET_UPDATE_EVERY)
     steps = run.TRAIN_START + copies * run.TARGET_UPDATE_EVERY
     axes.plot(steps, discounted(copies, gamma), "k--", label="one more step per copy")
+    if with_limit:
+        goes_on = 1 - 1 / time_limit
+        label = f"the same, if 1 step in {time_limit} is the last"
+        axes.plot(steps, discounted(copies, gamma * goes_on), "k-.", label=label)
     for count, name in ((100, "100 steps to go"), (200, "200 steps"), (np.inf, "no end")):
         value = discounted(count, gamma)
         axes.axhline(value, color="gray", linestyle="--", linewidth=0.8)

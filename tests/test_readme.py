@@ -119,7 +119,7 @@ def run_command(tmp_path_factory):
         assert ended.returncode == 0, ended.stdout + ended.stderr
         return ended.stdout
 
-    run_(COMMANDS[0])  # the training that others watch
+    run_(".venv/bin/python run.py --name first")  # the training that others watch
     shutil.copy(clone / "example-log" / "example-50000.h5", clone / "first-log" / "first-50000.h5")
     return run_
 
@@ -351,12 +351,15 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
     ("38 steps, {:.1f}; by 60,000 of 58, {:.1f}; and", lambda: worth(38, 58)),
     ("in the end of 198, {:.1f}.", lambda: worth(198)),
     (
-        "({:.1f}, {:.1f} and {:.1f} after 20,000, 40,000 and 60,000 steps)",
-        lambda: list(medians("fresh_article")[:3]),
+        "({:.1f}, {:.1f}, {:.1f} and {:.1f}), whether the flag is ever seen or not",
+        lambda: [*medians("fresh_article")[:3], medians("fresh_article").min()],
     ),
-    ("and turns at {:.0f}. It does so whether", lambda: [medians("fresh_article").min()]),
-    ("and turns at {:.0f}. It does so whether", lambda: [medians("no_flag").min()]),
-    ("turn at {:.0f} after 140,000 steps", lambda: [medians("fresh_article").loc[140000]]),
+    (
+        "{:.1f}, {:.1f} and {:.1f} after 20,000, 40,000 and 60,000 steps, and {:.1f} after 140,000",
+        lambda: [discounted(count, 0.99 * 199 / 200) for count in (18, 38, 58, 138)],
+    ),
+    ("down to {:.0f} after 140,000 steps", lambda: [medians("no_flag").loc[140000]]),
+    ("down to {:.0f} after 140,000 steps", lambda: [medians("fresh_article").min()]),
     ("The others turn, at {:.0f} in the median", lambda: [medians("endless").min()]),
     ("follow it to the end, at {:.0f}]", lambda: [medians("no_flag_endless").iloc[-1]]),
     ("at {:.0f}, {:.0f}, {:.0f} and {:.0f}, belong", lambda: highest_ends("fresh_article")),
@@ -386,7 +389,7 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
         lambda: list(q_values("cartpole").mean(axis=1)[:2]),
     ),
     (
-        "up to {:.0f} to {:.0f} at the end",
+        "and {:.0f} to {:.0f} at the end",
         lambda: [q_values("cartpole").iloc[-1].min(), q_values("cartpole").iloc[-1].max()],
     ),
     (
@@ -404,9 +407,12 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
         "{} of them get above -110, and {} of these fall below -150 again",
         lambda: [count(curves(NARROW).max() > -110), count(fell(NARROW, -110, -150))],
     ),
-    ("the worst at {:.1f} instead of {:.1f}:", lambda: [worst(BOTH), worst(WIDE)]),
+    ("the worst at {:.1f} instead of {:.1f}, which", lambda: [worst(BOTH), worst(WIDE)]),
     # How many runs do I need?
-    ("a standard deviation of {:.0f}, that of the last evaluation of {:.0f}", lambda: deviations()),
+    (
+        "a standard deviation of {:.0f}, the last evaluation with one of {:.0f}",
+        lambda: deviations(),
+    ),
     ("| 1 | {:.0f} | {:.0f} |", lambda: smallest_differences(1)),
     ("| 3 | {:.0f} | {:.0f} |", lambda: smallest_differences(3)),
     ("| 10 | {:.0f} | {:.0f} |", lambda: smallest_differences(10)),
