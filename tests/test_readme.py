@@ -272,6 +272,13 @@ def worst(setting):
     return curves(setting).iloc[-1].min()
 
 
+def over_widths(figure):
+    """Means of a figure of `experiments.optimum` over the last snapshots of each width."""
+    values = pd.read_csv(ROOT / "experiments" / "results" / "values.csv")
+    widths = values["snapshot"].str.extract(r"hidden_units=(\d+)")[0].astype(int)
+    return values.groupby(widths)[figure].mean()
+
+
 def never_there(setting):
     """Of how many trainings no evaluation gets to the flag, in words."""
     return count(curves(setting).max() == -200)
@@ -408,6 +415,14 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
         lambda: [count(curves(NARROW).max() > -110), count(fell(NARROW, -110, -150))],
     ),
     ("the worst at {:.1f} instead of {:.1f}, which", lambda: [worst(BOTH), worst(WIDE)]),
+    (
+        "with 16, 64 and 256 neurons, their values are off by {:.1f}, {:.1f} and {:.1f} on average",
+        lambda: list(over_widths("absolute error")),
+    ),
+    (
+        "are worse than the best by {:.2f}, {:.2f} and {:.2f} at each step",
+        lambda: list(over_widths("lost")),
+    ),
     # How many runs do I need?
     (
         "a standard deviation of {:.0f}, the last evaluation with one of {:.0f}",
