@@ -338,12 +338,15 @@ NARROW, WIDE, BOTH = (
     f"hidden_units={width},scale_observations={is_scaled},final_learning_rate={rate}"
     for width, is_scaled, rate in ((32, False, 0.001), (128, False, 0.001), (128, True, 1e-05))
 )
-WORDS = "none one two three four five six seven eight nine ten".split()
+WORDS = (
+    "none one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
+).split()
 FILES = {  # of settings, in experiments/results
     "fresh_article": "fresh_article",
     **dict.fromkeys(("no_lag", "short_sighted", "tiny_buffer", "endless"), "exercises"),
     **dict.fromkeys(("no_flag", "no_flag_endless"), "no_flag"),
     "cartpole": "cartpole",
+    "shown_best": "shown_best",
     **dict.fromkeys((NARROW, WIDE, BOTH), "combinations"),
 }
 PHRASES = [  # of the pages, and functions that give the numbers in them
@@ -422,6 +425,14 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
     (
         "are worse than the best by {:.2f}, {:.2f} and {:.2f} at each step",
         lambda: list(over_widths("lost")),
+    ),
+    (
+        "Of the first {}, {} end at -110 or better, and the worst at {:.1f}",
+        lambda: [
+            WORDS[curves("shown_best").shape[1]],
+            count(curves("shown_best").iloc[-1] >= -110),
+            worst("shown_best"),
+        ],
     ),
     # How many runs do I need?
     (
