@@ -253,6 +253,13 @@ def fit_snapshot(args, values, network):
             f"{args.model} is of a network with other constants; to train it further, give "
             f"{' '.join(others)}"
         )
+    unknown = snapshot.settings.keys() - values.keys() - {"env", "seed", "model"}
+    if unknown:
+        print_error(
+            f"warning: {args.model} was trained with constants that this program doesn't have: "
+            f"{', '.join(sorted(unknown))}; its network may be another one",
+            status=0,
+        )
 
 
 def environment_of(snapshot, given):

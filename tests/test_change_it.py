@@ -71,6 +71,9 @@ def test_a_constant_of_ones_own_is_known_to_snapshot_and_run(command, tmp_path):
     assert command(*evaluate, **script)[::2] == (0, "")
     status, _, errors = command(*evaluate, "--activation", "relu", **script)
     assert status == 2 and "was started with tanh" in errors
+    status, _, errors = command(*evaluate)  # without the page's lines
+    assert status == 0 and errors.count("\n") == 1
+    assert "constants that this program doesn't have: activation" in errors
 
 
 @pytest.mark.slow
