@@ -98,7 +98,7 @@ def find_snapshots(logdir):
 
 
 def describe(settings, sizes):
-    """The size of a run's network, and the settings in which it differs from run.py, as text."""
+    """The neurons of a run's network, and the settings in which it differs from run.py, as text."""
     others = [
         f"{setting.constant} {settings[setting.name]}"
         for setting in read_settings(vars(run))
@@ -107,7 +107,8 @@ def describe(settings, sizes):
         and setting.name != "hidden_units"
         and not setting.name.endswith("_every")
     ]
-    return ", ".join([f"two layers of {sizes[1]} neurons", *others])
+    neurons = " + ".join(map(str, sizes[1:-1]))
+    return ", ".join([f"{neurons} hidden neurons", *others])
 
 
 def as_network(policy):

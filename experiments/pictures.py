@@ -67,8 +67,8 @@ BROWSER_OPTIONS = (  # a picture of a page without a screen, and without calling
     "--headless --no-sandbox --no-first-run --disable-background-networking --disable-sync "
     "--disable-component-update --disable-gpu --hide-scrollbars"
 ).split()
-PANELS = {  # of avg_max_q_value: title, then settings in experiments/results: those that look for
-    # the flag, those that never see it
+# Of avg_max_q_value: title; settings of trainings that may see the flag, and that never do.
+PANELS = {
     "the time limit is an end, as in run.py": ("fresh_article", "no_flag"),
     "looking past the time limit": ("endless", "no_flag_endless"),
 }
