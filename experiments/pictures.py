@@ -2,7 +2,8 @@
 
     python -m experiments.pictures
 
-The one of TensorBoard is taken with a browser; without Chromium, it stays as it is.
+Those of docs/explore.html and of TensorBoard are taken with a browser; without Chromium, they stay
+as they are.
 """
 
 import sys
