@@ -1,4 +1,4 @@
-"""See it learn: makes a page that shows trainings of Mountain Car in any browser.
+"""See it learn: makes a page that shows runs of Mountain Car in any browser.
 
     python -m experiments.explore first-log -o first.html
 
@@ -217,7 +217,7 @@ def size_of(shown):
 
 
 def main(argv=None):
-    parser = OneLineParser(prog="explore", description="Makes a page that shows trainings.")
+    parser = OneLineParser(prog="explore", description="Makes a page that shows training runs.")
     add = parser.add_argument
     add("runs", nargs="+", metavar="NAME-log", help=f"directories of runs; at most {MOST_RUNS}")
     output = {"type": new_file(".html"), "required": True, "metavar": "FILE.html"}

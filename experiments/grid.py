@@ -75,7 +75,7 @@ def parse_args(argv=None):
     add = parser.add_argument
     add("--name", help="name of the grid, for its directory NAME-grid")
     add("--resume", metavar="NAME", help="continue a grid that was stopped or killed")
-    add("--seeds", type=number(1, 10**6), help="trainings per setting (default: 10)")
+    add("--seeds", type=number(1, 10**6), help="runs per setting (default: 10)")
     add("--first-seed", type=number(0, 2**31), help="lowest seed (default: 0)")
     add("--env", metavar="ID", help=f"environment (default: {ENV})")
     add("--cores", type=number(1, 10**6), metavar="N", help="cores to use (default: all)")
@@ -194,7 +194,7 @@ def train_all(args):
     done = {t["name"]: read_progress(args.folder, t)["step"] for t in args.trainings}
     left = [t for t in args.trainings if done[t["name"]] < t["hyperparameters"]["max_steps"]]
     steps = sum(t["hyperparameters"]["max_steps"] - done[t["name"]] for t in left)
-    count = f"{len(args.trainings)} training{'s' if len(args.trainings) > 1 else ''}"
+    count = f"{len(args.trainings)} run{'s' if len(args.trainings) > 1 else ''}"
     if not left:
         print(f"{count}, all done")
         return {}

@@ -73,10 +73,13 @@ PANELS = {
     "the time limit is an end, as in run.py": ("fresh_article", "no_flag"),
     "looking past the time limit": ("endless", "no_flag_endless"),
 }
-HELD = {32: "32 neurons in each layer (the article)", 128: "128 neurons"}  # names of widths
+HELD = {  # settings: their names
+    "shown_article": "32 neurons in each layer (the article)",
+    "shown_best": "128 neurons",
+}
 TRIES = 5  # at the screenshot
 CARDS = ((320, 170, 766, 590), (782, 170, 1228, 590))  # pixels of the curves in the screenshot
-CURVE = (66, 80, 102)  # colour of a curve in it
+EXAMPLES = {"example-log": (66, 80, 102), "example-wide-log": (18, 181, 203)}  # colours there
 WATCHED = "avg"  # in the names of the curves in the screenshot
 SETTINGS = {"scalarSmoothing": 0, "ignoreOutliers": False, "autoReload": True}  # of TensorBoard
 
@@ -130,7 +133,7 @@ def draw_q_values(filename):
     for axes, (title, (trained, blind)) in zip(panels, PANELS.items(), strict=True):
         axes.plot(curves[trained], color="tab:blue", linewidth=0.8, alpha=0.25)
         for setting, line, label in (
-            (trained, "-", "trainings, and their median"),
+            (trained, "-", "runs, and their median"),
             (blind, ":", "median without a flag"),
         ):
             label = f"{label} (n = {curves[setting].shape[1]})"
@@ -177,9 +180,8 @@ def read_widths():
 
 def draw_held(filename):
     """Draws the trainings of the article's network and of a wider one, all seeds faint."""
-    results = read_widths()
-    results = results[results["hidden_units"].isin(HELD)]
-    results["setting"] = results["hidden_units"].map(HELD)
+    results = pd.concat(pd.read_csv(f"{RESULTS}/{file}.csv") for file in HELD)
+    results["setting"] = results["setting"].map(HELD)
     save_figure(report.plot(results), filename)
 
 
@@ -198,7 +200,7 @@ def draw_widths(filename):
     look = {"color": "black", "capsize": 6, "marker": "D", "linewidth": 1.5}
     bars = np.abs(bounds - means)
     axes.errorbar(places, means, bars, label="mean of ten seeds, with its 95% interval", **look)
-    axes.plot([], [], "o", color="tab:blue", alpha=0.4, markeredgewidth=0, label="one training")
+    axes.plot([], [], "o", color="tab:blue", alpha=0.4, markeredgewidth=0, label="one run")
     axes.axhline(OPTIMUM[ENV], color="black", linestyle="--", linewidth=0.8)
     axes.annotate(f"optimum {OPTIMUM[ENV]}", (-0.4, OPTIMUM[ENV]), va="bottom")
     axes.set_xticks(places, widths)
@@ -322,14 +324,15 @@ def photograph_explore(filename):
 
 
 def photograph_tensorboard(filename):
-    """Saves what a browser shows of example-log in TensorBoard."""
+    """Saves what a browser shows of `EXAMPLES` in TensorBoard."""
     with tempfile.TemporaryDirectory() as folder:
-        shutil.copytree("example-log", os.path.join(folder, "example-log"))
+        for example in EXAMPLES:
+            shutil.copytree(example, os.path.join(folder, example))
         tensorboard = program.TensorBoard(server_class=Server)
         tensorboard.configure(argv=["", f"--logdir={folder}", "--port=0"])
         url = tensorboard.launch()
         end = time.monotonic() + 60
-        while "example-log" not in json.load(urllib.request.urlopen(f"{url}data/runs")):
+        while {*json.load(urllib.request.urlopen(f"{url}data/runs"))} != {*EXAMPLES}:
             if time.monotonic() > end:
                 print(f"{filename} stays as it is: TensorBoard has found no curves")
                 return
@@ -338,9 +341,9 @@ def photograph_tensorboard(filename):
 
 
 def has_curves(picture):
-    """Whether a screenshot of TensorBoard has both curves: the page may be caught before."""
-    colors = [dict(map(reversed, picture.crop(card).getcolors(2**24))) for card in CARDS]
-    return all(found.get(CURVE, 0) > 300 for found in colors)
+    """Whether a screenshot of TensorBoard has all curves: the page may be caught before."""
+    found = [dict(map(reversed, picture.crop(card).getcolors(2**24))) for card in CARDS]
+    return all(colors.get(color, 0) > 200 for colors in found for color in EXAMPLES.values())
 
 
 def main(argv=None):

@@ -1,4 +1,4 @@
-"""Tables and plot of many trainings: what a grid ends with, and what compares several of them:
+"""Tables and plot of many runs: what a grid ends with, and what compares several of them:
 
     python -m experiments.report A-grid/results.csv B-grid/results.csv --plot both.png
 
@@ -101,7 +101,7 @@ def summarize(results, compared="last evaluation"):
     for setting, group in results.groupby("setting", sort=False):
         values = measures[measures.index.get_level_values("setting") == setting]
         failed = group.loc[group["failed"].notna(), "seed"].nunique()
-        row = {"setting": setting, "trainings": group["seed"].nunique(), "failed": failed}
+        row = {"setting": setting, "runs": group["seed"].nunique(), "failed": failed}
         if threshold is not None:
             row["reached"] = np.count_nonzero(values["best evaluation"] >= threshold)
         for measure, (name, statistic) in itertools.product(MEASURES, STATISTICS.items()):
@@ -156,7 +156,7 @@ def table(summary, threshold, compared="last evaluation"):
             cells = {f"{name} [95%]": cell(row, f"{measure}, {name}") for name in STATISTICS}
             setting = row["setting"] if not measured or measure == next(iter(MEASURES)) else ""
             measured.append({"setting": setting, "return of": measure, **cells})
-        counts = {"setting": row["setting"], "trainings": row["trainings"], "failed": row["failed"]}
+        counts = {"setting": row["setting"], "runs": row["runs"], "failed": row["failed"]}
         if threshold is not None:
             counts[f"reached {threshold:g}"] = row["reached"]
         chance = row.get("P(better)", np.nan)
@@ -207,7 +207,7 @@ def plot(results):
             axes.annotate(f"{name} {value:g}", **place)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set(xlabel="training steps", ylabel="mean return of an evaluation")
-    axes.set_title(f"Mean with 95% band{'; single trainings faint' * few}", fontsize="medium")
+    axes.set_title(f"Mean with 95% band{'; single runs faint' * few}", fontsize="medium")
     axes.grid(alpha=0.3)
     if not ended.empty:
         figure.legend(loc="outside lower center")
@@ -215,7 +215,7 @@ def plot(results):
 
 
 def main(argv=None):
-    parser = OneLineParser(prog="report", description="Compares the trainings of several grids.")
+    parser = OneLineParser(prog="report", description="Compares the runs of several grids.")
     parser.add_argument("results", nargs="+", metavar="results.csv", help="written by a grid")
     parser.add_argument(
         "--measure",
@@ -238,12 +238,12 @@ def main(argv=None):
             parser.error(f"{filename} is no results.csv of a grid: it has no column {missing[0]}")
     results = pd.concat(frames)
     if results.empty:
-        parser.error(f"{args.results} have no trainings")
+        parser.error(f"{args.results} have no runs")
     if results.duplicated(["setting", "seed", "step"]).any():
-        parser.error(f"{args.results} have trainings of the same setting and seed in common")
+        parser.error(f"{args.results} have runs of the same setting and seed in common")
     if results["env"].nunique() > 1:
         envs = " and ".join(results["env"].unique())
-        parser.error(f"trainings in {envs} can't be compared")
+        parser.error(f"runs in {envs} can't be compared")
     summary = summarize(results, args.measure)
     print(table(summary, reward_threshold(results), args.measure))
     if args.plot is not None:

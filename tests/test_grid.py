@@ -156,7 +156,7 @@ def test_a_new_constant_is_varied_and_settings_that_fail_are_reported(tmp_path, 
     whole = request.getfixturevalue("whole")  # meanwhile
     status, output, errors = finish(process)
     assert (status, errors) == (0, "")
-    assert output.startswith("4 trainings with 16,000 steps to go; starting Ray\n2 at a time\n")
+    assert output.startswith("4 runs with 16,000 steps to go; starting Ray\n2 at a time\n")
     assert "\n1 of 4 done, 0 running, 3 failed\n" in output
     problem = "MAX_STEPS 4000 must be greater than TRAIN_START 5000"
     assert f"failed: reward_scale=1.0,train_start=5000, seed 0: {problem}" in output
@@ -279,7 +279,7 @@ def test_event_files_change_no_result_and_what_is_finished_is_not_trained_again(
     finished = {path: before[path] for path in before if path.parent != copy}
     after = content(copy)
     assert finished == {path: after[path] for path in finished}
-    assert capsys.readouterr().out.startswith("4 trainings, all done\n")
+    assert capsys.readouterr().out.startswith("4 runs, all done\n")
     first, second, *_ = (next((copy / f"{name}-log").glob("events*")) for name in NAMES)
     first.unlink()
     os.truncate(second, 100)

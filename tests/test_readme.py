@@ -361,7 +361,7 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
     ("38 steps, {:.1f}; by 60,000 of 58, {:.1f}; and", lambda: worth(38, 58)),
     ("in the end of 198, {:.1f}.", lambda: worth(198)),
     (
-        "({:.1f}, {:.1f}, {:.1f} and {:.1f}), whether the flag is ever seen or not",
+        "({:.1f}, {:.1f}, {:.1f} and {:.1f}), and so is that of agents that act at random",
         lambda: [*medians("fresh_article")[:3], medians("fresh_article").min()],
     ),
     (
@@ -388,7 +388,7 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
         lambda: [count(curves("tiny_buffer").loc[40000] > -200).capitalize()],
     ),
     (
-        "in {} trainings of ten, the network gets there in at least one",
+        "in {} runs of ten, the network gets there in at least one",
         lambda: [count(curves("no_flag").max() > -200)],
     ),
     ("explode at the end, to +{:.0f}", lambda: [q_values("endless").iloc[-1].max()]),
@@ -403,14 +403,14 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
         lambda: [q_values("cartpole").iloc[-1].min(), q_values("cartpole").iloc[-1].max()],
     ),
     (
-        "the thirty trainings end at {:.1f} on average, and {} of them at -200",
+        "the thirty runs end at {:.1f} on average, and {} of them at -200",
         lambda: [
             curves("fresh_article").iloc[-1].mean(),
             count(curves("fresh_article").iloc[-1] == -200),
         ],
     ),
     (
-        "{} trainings of ten get above -110, and none of them falls below -115 again",
+        "{} runs of ten get above -110, and none of them falls below -115 again",
         lambda: [count((curves(WIDE).max() > -110) & ~fell(WIDE, -110, -115))],
     ),
     (

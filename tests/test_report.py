@@ -63,7 +63,7 @@ def test_failed_trainings_are_counted_and_their_figures_left_out():
     failed = trainings("a", [[-200]], failed="the loss is inf").assign(seed=2)
     nothing = trainings("b", [[np.nan]], failed="BATCH_SIZE is too large")
     summary = summarize(good, failed, nothing)
-    assert list(summary["trainings"]) == [3, 1]
+    assert list(summary["runs"]) == [3, 1]
     assert list(summary["failed"]) == [1, 1]
     assert summary.iloc[0]["last evaluation, mean"] == -115
     assert np.isnan(summary.iloc[1]["last evaluation, mean"])
@@ -72,7 +72,7 @@ def test_failed_trainings_are_counted_and_their_figures_left_out():
 def test_trainings_of_which_none_was_evaluated_are_counted():
     results = report.frame([{"setting": "a", "env": ENV, "seed": 0, "failed": None}])
     summary = report.summarize(results)
-    assert list(summary["trainings"]) == [1]
+    assert list(summary["runs"]) == [1]
     assert "reached -110" in report.table(summary, -110)
 
 
@@ -111,7 +111,7 @@ def test_report_compares_the_results_of_several_grids(tmp_path, monkeypatch, cap
         (["none.csv"], "none.csv can't be read"),
         (["other.csv"], "it has no column setting"),
         (["words.csv"], "words.csv can't be read"),
-        (["empty.csv"], "have no trainings"),
+        (["empty.csv"], "have no runs"),
         (["a.csv", "a.csv"], "of the same setting and seed in common"),
         (["other.csv", "--plot", "x.pdf"], "must be a .png or .svg file in"),
     ],
