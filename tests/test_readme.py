@@ -16,6 +16,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import gymnasium as gym
 import keras
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ import pytest
 import tensorflow as tf
 from conftest import ROOT
 
-from experiments import grid
+from experiments import grid, mountains
 from experiments.optimum import discounted
 
 DOCS = ROOT / "docs"
@@ -272,11 +273,34 @@ def worst(setting):
     return curves(setting).iloc[-1].min()
 
 
+def solved(setting):
+    """How many runs end at -110 or better."""
+    return int(np.count_nonzero(curves(setting).iloc[-1] >= -110))
+
+
+def failing(setting):
+    """How many runs end below -110, in words; the best and the worst of them."""
+    ends = curves(setting).iloc[-1]
+    below = ends[ends < -110]
+    return [count(ends < -110), below.max(), below.min()]
+
+
+def above_solved(setting):
+    """How many runs have an evaluation above -110, in words."""
+    return count(curves(setting).max() > -110)
+
+
+def both(*settings):
+    """The means of the last evaluations."""
+    return [curves(setting).iloc[-1].mean() for setting in settings]
+
+
 def over_widths(figure):
     """Means of a figure of `experiments.optimum` over the last snapshots of each width."""
     values = pd.read_csv(ROOT / "experiments" / "results" / "values.csv")
-    widths = values["snapshot"].str.extract(r"hidden_units=(\d+)")[0].astype(int)
-    return values.groupby(widths)[figure].mean()
+    widths = {"shown_article.*": "32", "shown_best.*": "128", r".*hidden_units=(\d+).*": r"\1"}
+    names = values["snapshot"].replace(widths, regex=True)
+    return values.groupby(names.astype(int))[figure].mean()
 
 
 def never_there(setting):
@@ -318,6 +342,21 @@ def medians(setting):
     return q_values(setting).median(axis=1)
 
 
+def elsewhere(gravity, force):
+    """Mean returns on a mountain: best snapshots with 32 and with 128 neurons, and no network."""
+    files = [ROOT / "experiments" / "results" / f"{name}.csv" for name in BESTS]
+    results = [mountains.read(file) for file in files]
+    means = [mountains.over_policies(frame).loc[force, gravity] for frame in results]
+    return [*means, rolling().loc[force, gravity]]
+
+
+@functools.cache
+def rolling():
+    """What a car returns on all mountains that is pushed to where it rolls."""
+    results = mountains.read(ROOT / "experiments" / "results" / f"{BESTS[0]}.csv")
+    return mountains.reference(gym.make("MountainCar-v0"), results)
+
+
 def worth(*steps):
     """What numbers of steps are worth, discounted by 0.99."""
     return [discounted(count, 0.99) for count in steps]
@@ -334,27 +373,33 @@ def smallest_differences(seeds):
     return [1.96 * deviation * (2 / seeds) ** 0.5 for deviation in deviations()]
 
 
-NARROW, WIDE, BOTH = (
-    f"hidden_units={width},scale_observations={is_scaled},final_learning_rate={rate}"
-    for width, is_scaled, rate in ((32, False, 0.001), (128, False, 0.001), (128, True, 1e-05))
+WIDE, BOTH = (
+    f"hidden_units=128,scale_observations={is_scaled},final_learning_rate={rate}"
+    for is_scaled, rate in ((False, 0.001), (True, 1e-05))
 )
 WORDS = (
-    "none one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
+    "none one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+    "fifteen sixteen seventeen eighteen nineteen twenty twenty-one twenty-two twenty-three "
+    "twenty-four twenty-five twenty-six twenty-seven twenty-eight twenty-nine thirty"
 ).split()
+BESTS = ("mountains", "mountains_wide")  # best snapshots with 32 and 128 neurons, elsewhere
 FILES = {  # of settings, in experiments/results
     "fresh_article": "fresh_article",
     **dict.fromkeys(("no_lag", "short_sighted", "tiny_buffer", "endless"), "exercises"),
     **dict.fromkeys(("no_flag", "no_flag_endless"), "no_flag"),
     "cartpole": "cartpole",
+    "cartpole_wide": "cartpole_wide",
+    "shown_article": "shown_article",
     "shown_best": "shown_best",
-    **dict.fromkeys((NARROW, WIDE, BOTH), "combinations"),
+    **dict.fromkeys((WIDE, BOTH), "combinations"),
 }
 PHRASES = [  # of the pages, and functions that give the numbers in them
     # README.md
     (
         "end anywhere between {:.0f} and {:.0f} (blue)",
-        lambda: [curves(NARROW).iloc[-1].max(), worst(NARROW)],
+        lambda: [curves("shown_article").iloc[-1].max(), worst("shown_article")],
     ),
+    ("{} of thirty end at -110 or better", lambda: [WORDS[solved("shown_best")]]),
     # docs/curves.md
     ("100 steps are worth {:.1f}, 200 steps {:.1f},", lambda: worth(100, 200)),
     ("it can know of 18 steps, which makes {:.1f}; by 40,000 of 38", lambda: worth(18)),
@@ -410,29 +455,47 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
         ],
     ),
     (
-        "{} runs of ten get above -110, and none of them falls below -115 again",
-        lambda: [count((curves(WIDE).max() > -110) & ~fell(WIDE, -110, -115))],
+        "{} get above -110 at some time, and {} of these falls below -150 again",
+        lambda: [above_solved("shown_best"), count(fell("shown_best", -110, -150))],
     ),
     (
-        "{} of them get above -110, and {} of these fall below -150 again",
-        lambda: [count(curves(NARROW).max() > -110), count(fell(NARROW, -110, -150))],
+        "of the narrow ones, {} do, and {} of these fall below -150 again",
+        lambda: [above_solved("shown_article"), count(fell("shown_article", -110, -150))],
+    ),
+    ("{} of the thirty end between {:.0f} and {:.0f}.", lambda: failing("shown_best")),
+    ("of which none ended below {:.0f}", lambda: [worst(WIDE)]),
+    # experiments/README.md, what holds
+    ("average -103 or better | {:.1f} | no | {:.1f} |", lambda: both("shown_best", "shown_article")),
+    (
+        "{} of 30; the others {:.1f}, {:.1f}, {:.1f} and {:.1f} | no | {} of 30",
+        lambda: [
+            solved("shown_best"),
+            *curves("shown_best").iloc[-1].sort_values()[3::-1],
+            solved("shown_article"),
+        ],
     ),
     ("the worst at {:.1f} instead of {:.1f}, which", lambda: [worst(BOTH), worst(WIDE)]),
     (
-        "with 16, 64 and 256 neurons, their values are off by {:.1f}, {:.1f} and {:.1f} on average",
+        "with 16, 32, 64, 128 and 256 neurons, their values are off by "
+        "{:.1f}, {:.1f}, {:.1f}, {:.1f} and {:.1f} on average",
         lambda: list(over_widths("absolute error")),
     ),
     (
-        "are worse than the best by {:.2f}, {:.2f} and {:.2f} at each step",
+        "are worse than the best by {:.2f}, {:.2f}, {:.2f}, {:.2f} and {:.2f} at each step",
         lambda: list(over_widths("lost")),
     ),
-    (
-        "Of the first {}, {} end at -110 or better, and the worst at {:.1f}",
-        lambda: [
-            WORDS[curves("shown_best").shape[1]],
-            count(curves("shown_best").iloc[-1] >= -110),
-            worst("shown_best"),
-        ],
+    # experiments/README.md, other mountains
+    *(
+        (f"| {mountain} | {{:.1f}} | {{:.1f}} | {{:.1f}} |", functools.partial(elsewhere, *factors))
+        for mountain, factors in {
+            "as in training": (1.0, 1.0),
+            "10% more gravity": (1.1, 1.0),
+            "20% more gravity": (1.2, 1.0),
+            "10% less force": (1.0, 0.9),
+            "20% less force": (1.0, 0.8),
+            "half the gravity": (0.5, 1.0),
+            "1.5 times the force": (1.0, 1.5),
+        }.items()
     ),
     # How many runs do I need?
     (
