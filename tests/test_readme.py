@@ -465,7 +465,10 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
     ("{} of the thirty end between {:.0f} and {:.0f}.", lambda: failing("shown_best")),
     ("of which none ended below {:.0f}", lambda: [worst(WIDE)]),
     # experiments/README.md, what holds
-    ("average -103 or better | {:.1f} | no | {:.1f} |", lambda: both("shown_best", "shown_article")),
+    (
+        "average -103 or better | {:.1f} | no | {:.1f} |",
+        lambda: both("shown_best", "shown_article"),
+    ),
     (
         "{} of 30; the others {:.1f}, {:.1f}, {:.1f} and {:.1f} | no | {} of 30",
         lambda: [
