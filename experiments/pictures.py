@@ -63,6 +63,7 @@ STRIDE = 2  # steps between frames
 LAST_FRAME = 3000  # milliseconds that the last one is shown
 STEPS_AWAY = 120  # from the flag, at which the colours of a landscape end in the other GIF
 PACE = 300  # milliseconds for each snapshot there
+MARGINS = {"left": 0.18, "right": 0.96, "bottom": 0.15, "top": 0.91}  # given, which is quick
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER_OPTIONS = (  # a picture of a page without a screen, and without calling home
     "--headless --no-sandbox --no-first-run --disable-background-networking --disable-sync "
@@ -225,7 +226,7 @@ def draw_spreading(filename):
         network = explore.decode(snapshot["weights"]), shown["sizes"]
         values = explore.q_values(states, *network).max(axis=1)
         path = drive(lambda state, network=network: explore.q_values(state, *network).argmax())
-        figure, axes = plt.subplots(figsize=(5, 3.4), layout="constrained")
+        figure, axes = plt.subplots(figsize=(5, 3.4), gridspec_kw=MARGINS)
         image = axes.imshow(
             values.reshape(landscape.POINTS, landscape.POINTS),
             origin="lower",
