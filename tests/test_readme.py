@@ -286,21 +286,22 @@ def failing(setting):
 
 
 def above_solved(setting):
-    """How many runs have an evaluation above -110, in words."""
-    return count(curves(setting).max() > -110)
+    """How many runs have an evaluation above -110."""
+    return np.count_nonzero(curves(setting).max() > -110)
 
 
-def both(*settings):
-    """The means of the last evaluations."""
-    return [curves(setting).iloc[-1].mean() for setting in settings]
+def falls(setting):
+    """By how much the runs that end below -110, and have been above it, fell: upwards."""
+    ends, best = curves(setting).iloc[-1], curves(setting).max()
+    return sorted((best - ends)[(ends < -110) & (best > -110)])
 
 
 def over_widths(figure):
-    """Means of a figure of `experiments.optimum` over the last snapshots of each width."""
+    """Medians of a figure of `experiments.optimum` over the last snapshots of each width."""
     values = pd.read_csv(ROOT / "experiments" / "results" / "values.csv")
     widths = {"shown_article.*": "32", "shown_best.*": "128", r".*hidden_units=(\d+).*": r"\1"}
     names = values["snapshot"].replace(widths, regex=True)
-    return values.groupby(names.astype(int))[figure].mean()
+    return values.groupby(names.astype(int))[figure].median()
 
 
 def never_there(setting):
@@ -382,6 +383,7 @@ WORDS = (
     "fifteen sixteen seventeen eighteen nineteen twenty twenty-one twenty-two twenty-three "
     "twenty-four twenty-five twenty-six twenty-seven twenty-eight twenty-nine thirty"
 ).split()
+SHOWN = ("shown_article", "shown_best")
 BESTS = ("mountains", "mountains_wide")  # best snapshots with 32 and 128 neurons, elsewhere
 FILES = {  # of settings, in experiments/results
     "fresh_article": "fresh_article",
@@ -399,7 +401,14 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
         "end anywhere between {:.0f} and {:.0f} (blue)",
         lambda: [curves("shown_article").iloc[-1].max(), worst("shown_article")],
     ),
-    ("{} of thirty end at -110 or better", lambda: [WORDS[solved("shown_best")]]),
+    (
+        "{} of the thirty end at -110 or better",
+        lambda: [WORDS[solved("shown_article")].capitalize()],
+    ),
+    (
+        "it is {} (orange); the other {} end between {:.0f} and {:.0f}:",
+        lambda: [WORDS[solved("shown_best")], *failing("shown_best")],
+    ),
     # docs/curves.md
     ("100 steps are worth {:.1f}, 200 steps {:.1f},", lambda: worth(100, 200)),
     ("it can know of 18 steps, which makes {:.1f}; by 40,000 of 38", lambda: worth(18)),
@@ -426,7 +435,14 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
     ("{} end at -200", lambda: [count(curves("no_lag").iloc[-1] == -200)]),
     ("{} don't get to the flag in any evaluation", lambda: [never_there("no_lag")]),
     ("once jumps to +{:.0f} and once to +{:.0f}", lambda: above_zero("no_lag")),
-    ("and {} of ten don't get to the flag in any", lambda: [never_there("short_sighted")]),
+    (
+        "{} of ten get to the flag in some evaluation",
+        lambda: [count(curves("short_sighted").max() > -200).capitalize()],
+    ),
+    (
+        "and {} end at -200. $0.9^",
+        lambda: [count(curves("short_sighted").iloc[-1] == -200)],
+    ),
     ("avg_max_q_value goes to {:.1f}", lambda: [q_values("short_sighted")[3:].stack().median()]),
     (
         "{} of the ten get to the flag at 40,000 steps",
@@ -438,7 +454,7 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
     ),
     ("explode at the end, to +{:.0f}", lambda: [q_values("endless").iloc[-1].max()]),
     ("All {} solve it", lambda: [count(curves("cartpole").max() == 500)]),
-    ("of the {} that were at 500 before the last", lambda: [fell_from_500()]),
+    ("{} were at 500 before the end, and all of these fell", lambda: [fell_from_500()]),
     (
         "{:.0f} at step 20,000, {:.0f} at 40,000",
         lambda: list(q_values("cartpole").mean(axis=1)[:2]),
@@ -454,20 +470,32 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
             count(curves("fresh_article").iloc[-1] == -200),
         ],
     ),
+    ("| end at -110 or better | {} | {} |", lambda: [solved(name) for name in SHOWN]),
     (
-        "{} get above -110 at some time, and {} of these falls below -150 again",
-        lambda: [above_solved("shown_best"), count(fell("shown_best", -110, -150))],
+        "| are above -110 in some evaluation | {} | {} |",
+        lambda: [above_solved(name) for name in SHOWN],
     ),
     (
-        "of the narrow ones, {} do, and {} of these fall below -150 again",
-        lambda: [above_solved("shown_article"), count(fell("shown_article", -110, -150))],
+        "| of these, fall below -150 again | {} | {} |",
+        lambda: [np.count_nonzero(fell(name, -110, -150)) for name in SHOWN],
     ),
     ("{} of the thirty end between {:.0f} and {:.0f}.", lambda: failing("shown_best")),
     ("of which none ended below {:.0f}", lambda: [worst(WIDE)]),
     # experiments/README.md, what holds
     (
-        "average -103 or better | {:.1f} | no | {:.1f} |",
-        lambda: both("shown_best", "shown_article"),
+        "average -103 or better | {1:.1f} | no | {0:.1f} |",
+        lambda: [curves(name).iloc[-1].mean() for name in SHOWN],
+    ),
+    (
+        "were, and fell by {:.0f}, {:.0f} and {:.0f} from their best",
+        lambda: falls("shown_best"),
+    ),
+    (
+        "{1} of the {3} fell below -110 itself again, and {0} of the {2}",
+        lambda: [
+            *(np.count_nonzero(fell(name, -110, -110.001)) for name in SHOWN),
+            *(above_solved(name) for name in SHOWN),
+        ],
     ),
     (
         "{} of 30; the others {:.1f}, {:.1f}, {:.1f} and {:.1f} | no | {} of 30",
@@ -479,8 +507,8 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
     ),
     ("the worst at {:.1f} instead of {:.1f}, which", lambda: [worst(BOTH), worst(WIDE)]),
     (
-        "with 16, 32, 64, 128 and 256 neurons, their values are off by "
-        "{:.1f}, {:.1f}, {:.1f}, {:.1f} and {:.1f} on average",
+        "16, 32, 64, 128 and 256 neurons, their values are off by "
+        "{:.1f}, {:.1f}, {:.1f}, {:.1f} and {:.1f} in the median",
         lambda: list(over_widths("absolute error")),
     ),
     (
@@ -497,7 +525,11 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
             "10% less force": (1.0, 0.9),
             "20% less force": (1.0, 0.8),
             "half the gravity": (0.5, 1.0),
-            "1.5 times the force": (1.0, 1.5),
+            "10% less gravity": (0.9, 1.0),
+            "10% more force": (1.0, 1.1),
+            "40% more gravity, 30% more force": (1.4, 1.3),
+            "half the gravity, 20% more force": (0.5, 1.2),
+            "50% more force": (1.0, 1.5),
         }.items()
     ),
     # How many runs do I need?
