@@ -329,13 +329,12 @@ def above_zero(setting):
     return list(highest[highest > 0])
 
 
-def fell_from_500():
-    """Of how many trainings that were at 500 before the last evaluation; how many fell."""
-    returns = [curves("cartpole")[seed] for seed in curves("cartpole")]
-    held = [one.loc[(one == 500).idxmax() :] for one in returns if (one == 500).any()]
-    before = [one for one in held if len(one) > 1]
-    assert all(one.min() < 500 for one in before)
-    return WORDS[len(before)]
+def fell_from_500(setting):
+    """How many runs were at 500 before the last evaluation, in words; all of them fell."""
+    returns = curves(setting)
+    were_there = (returns.iloc[:-1] == 500).any()
+    assert (fell(setting, 499, 499.99) >= were_there).all()
+    return count(were_there)
 
 
 def medians(setting):
@@ -454,7 +453,7 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
     ),
     ("explode at the end, to +{:.0f}", lambda: [q_values("endless").iloc[-1].max()]),
     ("All {} solve it", lambda: [count(curves("cartpole").max() == 500)]),
-    ("{} were at 500 before the end, and all of these fell", lambda: [fell_from_500()]),
+    ("{} were at 500 before the end, and all of these fell", lambda: [fell_from_500("cartpole")]),
     (
         "{:.0f} at step 20,000, {:.0f} at 40,000",
         lambda: list(q_values("cartpole").mean(axis=1)[:2]),
@@ -469,6 +468,11 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
             curves("fresh_article").iloc[-1].mean(),
             count(curves("fresh_article").iloc[-1] == -200),
         ],
+    ),
+    ("All {} runs were at 500 before the end, and", lambda: [fell_from_500("cartpole_wide")]),
+    (
+        "{} end at 500 instead of {}, and on average",
+        lambda: [count(curves(name).iloc[-1] == 500) for name in ("cartpole_wide", "cartpole")],
     ),
     ("| end at -110 or better | {} | {} |", lambda: [solved(name) for name in SHOWN]),
     (
