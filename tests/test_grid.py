@@ -197,7 +197,8 @@ def cluster(monkeypatch):
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     ray = str(Path(sys.executable).parent / "ray")
     nodes = []
-    for arguments in (["--head", f"--port={address.rpartition(':')[2]}"], [f"--address={address}"]):
+    head = ["--head", f"--port={address.rpartition(':')[2]}", "--include-dashboard=false"]
+    for arguments in (head, [f"--address={address}"]):
         command = [ray, "start", "--num-cpus=1", "--block", "--disable-usage-stats", *arguments]
         node = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         nodes.append(node)

@@ -1,12 +1,14 @@
 """The pictures of the pages come from data in the project."""
 
+import json
 import re
 
+import numpy as np
 import pytest
 from conftest import ROOT
 from PIL import Image
 
-from experiments import pictures
+from experiments import explore, landscape, mountains, pictures, report
 
 
 @pytest.mark.slow
@@ -23,6 +25,41 @@ def test_three_agents_drive_side_by_side_until_the_last_is_done(tmp_path, monkey
     with Image.open(tmp_path / "agents.gif") as gif:
         assert gif.n_frames == 101  # the first, and after every other step
         assert gif.size == (3 * pictures.WIDTH, pictures.HEIGHT + pictures.CAPTION)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("draw", [pictures.draw_q_values, pictures.draw_held, pictures.draw_widths])
+def test_curves_are_drawn_from_the_data(draw, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    draw(tmp_path / "x.png")
+    with Image.open(tmp_path / "x.png") as picture:
+        _, saturation, _ = picture.convert("HSV").split()
+        assert picture.width > 600
+        assert np.count_nonzero(np.array(saturation) > 50) > 2000  # curves; axes are grey
+
+
+@pytest.mark.slow
+def test_the_values_spread_in_a_frame_for_each_snapshot(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    content = json.loads(explore.read_page("docs/explore.html"))
+    shown = content["runs"][0]
+    shown["snapshots"] = shown["snapshots"][::20]
+    monkeypatch.setattr(explore, "read_page", lambda _: json.dumps(content))
+    pictures.draw_spreading(tmp_path / "x.gif")
+    with Image.open(tmp_path / "x.gif") as gif:
+        assert gif.n_frames == len(shown["snapshots"]) == 3
+
+
+def test_all_pictures_of_the_pages_are_drawn(monkeypatch):
+    drawn = set()
+    for name in [name for name in vars(pictures) if name.startswith(("draw_", "photograph_"))]:
+        monkeypatch.setattr(pictures, name, drawn.add)
+    for program in (landscape, mountains, report):
+        monkeypatch.setattr(program, "main", lambda arguments: drawn.add(arguments[-1]))
+    pictures.main([])
+    by_hand = {"images/loop.svg"}
+    shown = {f"images/{picture.name}" for picture in (ROOT / "images").iterdir()}
+    assert drawn == shown - by_hand
 
 
 @pytest.mark.parametrize("script", ["exit 1", "exit 0"])

@@ -49,7 +49,6 @@ INSTEAD = [  # of commands that take long, don't end, or need other computers: p
     (INSTALL, "true"),
     (r".*pytest -m.*", "true"),  # the quick part of what the next one begins
     (r".*pytest.*", r"\g<0> -n 0 --collect-only tests/test_layout.py"),
-    (r".*experiments\.pictures", r"\g<0>"),
     (r"python -m experiments\.\w+", r"\g<0> --help"),
     (r".*experiments\.grid --resume.*", "true"),  # test_grid.py does
     (r".*run\.py.* --model.*", r"\g<0> --eval-steps 500"),
@@ -107,7 +106,7 @@ def run_command(tmp_path_factory):
     def run_(command):
         command = shortened(command)
         words = shlex.split(command)
-        own_process = "pytest" in command or "pictures" in command  # which write to their ROOT
+        own_process = "pytest" in command
         if words[0] in ("python", ".venv/bin/python") and not own_process:
             output = io.StringIO()
             with contextlib.chdir(clone), contextlib.redirect_stdout(output):
