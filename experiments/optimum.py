@@ -26,7 +26,7 @@ import functools
 import gymnasium as gym
 import numpy as np
 import pandas as pd
-from scipy import sparse
+from scipy import ndimage
 
 from experiments.mountains import step
 from experiments.policies import load_policy, play, readable
@@ -55,75 +55,58 @@ class Solution:
         coarser: a `Solution` to start from, which makes it quicker; or None.
 
     Attributes:
-        values: highest Q-values, float array (points * points,), row by row: a row for each
-            velocity, in it the positions. 0 behind the flag.
+        values: highest Q-values, float array (points, points); the first index is that of the
+            velocity, the second that of the position. 0 behind the flag.
     """
 
     def __init__(self, points, gamma, coarser=None):
         self.car = gym.make(ENV).unwrapped
         self.gamma = gamma
-        self.points = points
+        self.values = np.zeros((points, points))
         positions = np.linspace(self.car.min_position, self.car.max_position, points)
         velocities = np.linspace(-self.car.max_speed, self.car.max_speed, points)
         states = [axis.ravel() for axis in np.meshgrid(positions, velocities)]
-        is_over = self._is_over(*states)
-        self.values = np.zeros(points * points)
+        is_over = self._is_over(*states).reshape(points, points)
         if coarser is not None:
-            self.values = np.where(is_over, 0, coarser._weights(*states) @ coarser.values)
+            self.values = np.where(is_over, 0, coarser._look_up(*states).reshape(points, points))
         outcomes = [self._outcome(*states, action) for action in ACTIONS]
         change = np.inf
         while change > SMALLEST_CHANGE:
-            q_values = [-1 + gamma * (outcome @ self.values) for outcome in outcomes]
-            values = np.where(is_over, 0, np.max(q_values, axis=0))
+            q_values = [self._q_value(*outcome) for outcome in outcomes]
+            values = np.where(is_over, 0, np.max(q_values, axis=0).reshape(points, points))
             change = np.abs(values - self.values).max()
             self.values = values
 
     def _is_over(self, positions, velocities):
         return (positions >= self.car.goal_position) & (velocities >= self.car.goal_velocity)
 
-    def _weights(self, positions, velocities):
-        """How much each point of the grid counts for states (bilinear interpolation).
-
-        Args:
-            positions, velocities: of the states, float arrays (n,).
-
-        Returns:
-            Sparse matrix (n, points * points), of which each row sums to 1: its product with
-            `values` is those of the states.
-        """
-        last = self.points - 1
+    def _places(self, positions, velocities):
+        """Where states are on the grid: float array (2, n), in units of its points."""
+        last = len(self.values) - 1
         width = self.car.max_position - self.car.min_position
-        columns = np.clip((positions - self.car.min_position) / width, 0, 1) * last
-        rows = np.clip((velocities / self.car.max_speed + 1) / 2, 0, 1) * last
-        left = np.minimum(columns.astype(int), last - 1)
-        below = np.minimum(rows.astype(int), last - 1)
-        to_right = columns - left
-        to_above = rows - below
-        corner = below * self.points + left
-        corners = [corner, corner + 1, corner + self.points, corner + self.points + 1]
-        weights = [
-            (1 - to_above) * (1 - to_right),
-            (1 - to_above) * to_right,
-            to_above * (1 - to_right),
-            to_above * to_right,
-        ]
-        ends = np.arange(len(positions) + 1) * len(corners)  # where the entries of a row end
-        entries = np.stack(weights, axis=1).ravel(), np.stack(corners, axis=1).ravel(), ends
-        return sparse.csr_array(entries, shape=(len(positions), len(self.values)))
+        columns = (positions - self.car.min_position) / width * last
+        rows = (velocities + self.car.max_speed) / (2 * self.car.max_speed) * last
+        return np.stack([rows, columns])
+
+    def _look_up(self, positions, velocities):
+        places = self._places(positions, velocities)
+        return ndimage.map_coordinates(self.values, places, order=1, mode="nearest")
 
     def _outcome(self, positions, velocities, action):
-        """As `_weights`, of the states to which an action leads; 0 where that is the end."""
+        """What an action leads to: whether that is the end, and otherwise the place on the grid."""
         actions = np.full(len(positions), action)
         following = step(self.car, positions, velocities, actions, gravity=1.0, force=1.0)
-        goes_on = ~self._is_over(*following)
-        return sparse.diags_array(goes_on.astype(float)) @ self._weights(*following)
+        return self._is_over(*following), self._places(*following)
+
+    def _q_value(self, is_over, places):
+        to_come = ndimage.map_coordinates(self.values, places, order=1, mode="nearest")
+        return -1 + self.gamma * np.where(is_over, 0, to_come)
 
     def q_values(self, observations):
         """Q-values, floats (n, 3), for observations (n, 2): positions and velocities."""
         positions, velocities = np.asarray(observations, float).T
         outcomes = [self._outcome(positions, velocities, action) for action in ACTIONS]
-        to_come = [outcome @ self.values for outcome in outcomes]
-        return -1 + self.gamma * np.stack(to_come, axis=1)
+        return np.stack([self._q_value(*outcome) for outcome in outcomes], axis=1)
 
     def act(self, observation):
         """The best action, an int, for one observation."""
