@@ -1,43 +1,49 @@
 """Reports training progress: scalars for TensorBoard, log lines and a progress bar."""
 
 import contextlib
+import os
+import re
+import socket
 import time
 
 import psutil
-from tensorboard.compat.proto.event_pb2 import SessionLog
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api as hparams
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
 
-from support.events import EventFile, first_columns
+from support.memory import GIGABYTE
 
-GIGABYTE = 1024**3  # bytes
-NOT_ABOUT_LEARNING = ("log_every", "checkpoint_every", "snapshot_every")
+HIDDEN_FROM_HPARAMS = ("log_every", "checkpoint_every", "snapshot_every")
 
 
 class TensorBoardLogger:
-    """Writes scalars and hyperparameters to the event file of a run, for TensorBoard.
+    """Writes scalars and hyperparameters to a new event file in the directory of a run.
+
+    TensorBoard reads all event files of a run, in the order of their names.
 
     Args:
-        logdir: directory of the run; where it has an event file, that is written on.
-
-    Attributes:
-        logged: set of the (tag, step) that the event file had when it was opened.
+        logdir: the directory.
     """
 
     def __init__(self, logdir):
-        self.file = EventFile(logdir)
-        self.logged = set()
-        for event in self.file.past:
-            for value in event.summary.value:
-                self.logged.add((value.tag, event.step))
+        self.file = open(os.path.join(logdir, next_event_file(logdir)), "xb")
+        self.writer = RecordWriter(self.file)
+        self.write(file_version="brain.Event:2")
+
+    def write(self, **fields):
+        """Writes an `Event` of these fields, so that TensorBoard can see it at once."""
+        self.writer.write(Event(wall_time=time.time(), **fields).SerializeToString())
+        self.writer.flush()
 
     def log(self, step, **scalars):
         """Writes each of `scalars` (name=float) at training step `step`."""
         values = [
             Summary.Value(tag=name, simple_value=float(value)) for name, value in scalars.items()
         ]
-        self.file.write(summary=Summary(value=values), step=step)
+        self.write(summary=Summary(value=values), step=step)
 
     def log_hyperparameters(self, name, hyperparameters, metrics):
         """Writes a run's settings for TensorBoard's HParams page, which compares runs by them.
@@ -49,16 +55,42 @@ class TensorBoardLogger:
         """
         columns = [hparams.HParam(name) for name in hyperparameters]
         results = [hparams.Metric(name) for name in metrics]
-        self.file.write(summary=first_columns(hparams.hparams_config_pb(columns, results), 5))
-        self.file.write(summary=hparams.hparams_pb(hyperparameters, trial_id=name))
+        self.write(summary=first_columns(hparams.hparams_config_pb(columns, results), 5))
+        self.write(summary=hparams.hparams_pb(hyperparameters, trial_id=name))
 
     def log_restart(self, step):
-        """Tells TensorBoard to ignore what the file has from `step` on: it comes again."""
-        self.file.write(session_log=SessionLog(status=SessionLog.START), step=step)
+        """Tells TensorBoard to ignore what earlier files have from `step` on: it comes again."""
+        self.write(session_log=SessionLog(status=SessionLog.START), step=step)
+
+    def sync(self):
+        """Returns when all that was written is on the disk."""
+        os.fsync(self.file.fileno())
 
     def close(self):
         """Closes the event file."""
-        self.file.close()
+        self.writer.close()
+
+
+def next_event_file(logdir):
+    """A name for an event file that sorts behind those in a directory, whatever the clock says."""
+    numbers = [re.match(r"events\.out\.tfevents\.(\d{10})\.", name) for name in os.listdir(logdir)]
+    last = max((int(number[1]) for number in numbers if number), default=0)
+    number = max(int(time.time()), last + 1)
+    return f"events.out.tfevents.{number:010}.{socket.gethostname()}.{os.getpid()}"
+
+
+def first_columns(summary, count):
+    """Lets the first columns of TensorBoard's HParams page stay the first ones.
+
+    The page sorts columns by name and shows five of them, but those that are marked as differing
+    between runs come before the others. `summary` is one of `hparams_config_pb`, and returned.
+    """
+    plugin_data = summary.value[0].metadata.plugin_data
+    content = HParamsPluginData.FromString(plugin_data.content)
+    for column in content.experiment.hparam_infos[:count]:
+        column.differs = True
+    plugin_data.content = content.SerializeToString()
+    return summary
 
 
 class TrainingLog:
@@ -76,22 +108,18 @@ class TrainingLog:
         self.evaluation_seconds = 0.0  # spent on evaluations since the last episode ended
 
     def begin(self, training):
-        """Opens the event file and the progress bar of a `Training`.
-
-        Where its curves were damaged, they are filled in with what the training remembers.
-        """
+        """Opens a new event file and the progress bar of a `Training`."""
         self.logger = TensorBoardLogger(training.logdir)
-        if not self.logger.logged:
+        if training.is_resumed:
+            self.logger.log_restart(training.first_step)
+        else:
             settings = {
                 name: value
                 for name, value in training.settings.items()
-                if name not in NOT_ABOUT_LEARNING
+                if name not in HIDDEN_FROM_HPARAMS
             }
             metrics = ["episode_return_avg", "avg_max_q_value"]
             self.logger.log_hyperparameters(training.name, settings, metrics)
-        if training.is_resumed:
-            self.logger.log_restart(training.first_step)
-            self._fill_in(training)
         self.bar = tqdm(
             total=training.max_steps,
             initial=training.first_step - 1,
@@ -99,20 +127,6 @@ class TrainingLog:
             disable=None,  # where standard error is not a terminal
             dynamic_ncols=True,
         )
-
-    def _fill_in(self, training):
-        logged = self.logger.logged
-        lost = [
-            evaluation
-            for evaluation in training.evaluations
-            if ("episode_return_avg", evaluation.step) not in logged
-        ]
-        for step, episode_return_avg, avg_max_q_value, _ in lost:
-            self._log_evaluation(step, episode_return_avg, avg_max_q_value)
-        last_line = ("episode_return", self.last_logged_step)
-        lines_are_lost = self.last_logged_step > 0 and last_line not in logged
-        if lost or lines_are_lost:
-            print(f"Curves in {training.logdir} were lost; {len(lost)} evaluations are filled in.")
 
     def step(self, step, loss, info):
         """Moves the progress bar; logs an episode at its end, when it is time to.
@@ -168,15 +182,12 @@ class TrainingLog:
 
     def evaluation(self, step, episode_return_avg, avg_max_q_value):
         """Prints and logs the results of an evaluation at training step `step`, two floats."""
-        self._log_evaluation(step, episode_return_avg, avg_max_q_value)
+        results = {"episode_return_avg": episode_return_avg, "avg_max_q_value": avg_max_q_value}
+        self.logger.log(step, **results)
         tqdm.write(
             f"episode {self.episode} step {step} episode_return_avg {episode_return_avg:.3f} "
             f"avg_max_q_value {avg_max_q_value:.3f}"
         )
-
-    def _log_evaluation(self, step, episode_return_avg, avg_max_q_value):
-        results = {"episode_return_avg": episode_return_avg, "avg_max_q_value": avg_max_q_value}
-        self.logger.log(step, **results)
 
     def get_state(self):
         """Returns the counts from which a resumed training continues: a dict of ints.
@@ -184,7 +195,7 @@ class TrainingLog:
         Before it returns, the curves are written to the disk: a checkpoint must not be newer.
         """
         if self.logger is not None:
-            self.logger.file.sync()
+            self.logger.sync()
         return {"episode": self.episode, "last_logged_step": self.last_logged_step}
 
     def set_state(self, state):

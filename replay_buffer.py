@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from support.memory import check_memory
+
 
 class ReplayBuffer:
     """A ring of the newest `size` transitions, in five arrays that are allocated once.
@@ -17,18 +19,24 @@ class ReplayBuffer:
 
     Raises:
         ValueError: size is less than 1.
+        WrongInput: the arrays, once they are full, and a copy of them in a checkpoint don't fit
+            into the memory that is free.
     """
 
     def __init__(self, size, observation_space, seed=None):
         if size < 1:
             raise ValueError(f"a replay buffer holds at least 1 transition, not {size}")
+        observation = np.zeros(observation_space.shape, observation_space.dtype)
+        bytes_per_transition = 2 * observation.nbytes + 8 + 4 + 1  # action, reward, done
+        check_memory(2 * size * bytes_per_transition, f"REPLAY_BUFFER_SIZE {size}")
         self.size = size
         self.added = 0  # transitions ever added
         self.random = np.random.default_rng(seed)
-        self.observations = np.zeros((size, *observation_space.shape), observation_space.dtype)
+        # np.zeros takes no memory before something is written into it.
+        self.observations = np.zeros((size, *observation.shape), observation.dtype)
         self.actions = np.zeros(size, np.int64)
         self.rewards = np.zeros(size, np.float32)
-        self.next_observations = np.zeros_like(self.observations)
+        self.next_observations = np.zeros((size, *observation.shape), observation.dtype)
         self.dones = np.zeros(size, bool)
 
     def __len__(self):

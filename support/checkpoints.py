@@ -12,16 +12,18 @@ import os
 import re
 import zipfile
 from glob import escape, glob
+from typing import NamedTuple
 
+import filelock
 import numpy as np
 
-from support.errors import WrongInput
-from support.files import check_name, write_file
+from support.errors import WrongInput, print_error
+from support.files import check_name, lock, write_file
 
 CHECKPOINT = "checkpoint.npz"
 FORMAT = 3  # of the file; others are refused
 LIBRARIES = ("gymnasium", "keras", "numpy", "tensorflow")  # whose versions affect exact results
-LONGEST_RUN = 10**9  # steps
+MAX_RUN_STEPS = 10**9
 NAME = "[A-Za-z0-9_]{1,100}"  # of an array
 
 
@@ -77,8 +79,62 @@ def write_checkpoint(logdir, state, missing=None):
     }
     archive = io.BytesIO()
     np.savez(archive, **arrays)
-    content = archive.getvalue()
-    write_file(os.path.join(logdir, CHECKPOINT), content + hashlib.sha256(content).digest())
+    content = archive.getbuffer()  # without a copy: the replay buffer may be large
+    write_file(os.path.join(logdir, CHECKPOINT), content, hashlib.sha256(content).digest())
+
+
+class StoppedRun(NamedTuple):
+    """A run that can be resumed.
+
+    Attributes:
+        logdir: its directory.
+        state: what `read_checkpoint` returned.
+        lock: on its directory.
+    """
+
+    logdir: str
+    state: dict
+    lock: filelock.BaseFileLock
+
+
+def open_run(logdir):
+    """Locks and reads a run to be resumed.
+
+    Args:
+        logdir: its directory, or its name.
+
+    Returns:
+        `StoppedRun`.
+
+    Raises:
+        WrongInput: there is no such run, another program uses it, or it can't be resumed.
+    """
+    if os.path.isfile(os.path.join(f"{logdir}-log", CHECKPOINT)):
+        logdir = f"{logdir}-log"
+    find_run(logdir)
+    locked = lock(logdir)
+    try:
+        state = read_checkpoint(logdir)
+        missing = state["file"]["missing"]
+        if missing:
+            raise WrongInput(f"{logdir} can't be resumed: {'; '.join(missing.values())}")
+    except WrongInput:
+        locked.release()
+        raise
+    warn_of_other_versions(logdir, state["file"]["versions"])
+    return StoppedRun(logdir, state, locked)
+
+
+def warn_of_other_versions(logdir, recorded):
+    """Says with which other versions of libraries a run was made; `recorded` is a dict of them."""
+    changed = [
+        f"{name} {recorded.get(name)}, now {version}"
+        for name, version in versions().items()
+        if recorded.get(name) != version
+    ]
+    if changed:
+        made_with = ", ".join(changed)
+        print_error(f"warning: {logdir} was made with {made_with}; results may differ", status=0)
 
 
 def find_run(logdir):
@@ -141,7 +197,7 @@ def _check_run(settings, name, step, seconds, first_return, evaluations, validat
     check_name("its name", name)
     if type(settings) is not dict:
         raise ValueError(f"its settings are {settings!r}")
-    if type(step) is not int or not 0 <= step <= LONGEST_RUN:
+    if type(step) is not int or not 0 <= step <= MAX_RUN_STEPS:
         raise ValueError(f"it was made after {step} steps")
     if type(seconds) is not float or not 0 <= seconds < np.inf:
         raise ValueError(f"it was made after {seconds} seconds")

@@ -4,9 +4,8 @@ import argparse
 import contextlib
 import difflib
 import os
-import sys
 
-from support.errors import print_error
+from support.errors import WrongInput
 
 
 def number(smallest, largest):
@@ -29,13 +28,6 @@ def describe_range(smallest, largest):
     return f"{kind} between {smallest} and {largest}"
 
 
-def boolean(text):
-    """Type of an option: True or False."""
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"must be True or False, not {text!r}")
-    return text.lower() == "true"
-
-
 def new_file(*extensions):
     """Type of an option: a file with one of some extensions, in a directory to write to."""
 
@@ -56,13 +48,13 @@ SEED = number(0, 2**32 - 1)
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Reports wrong input in one line, with what may have been meant; the exit status is 2."""
+    """Raises `WrongInput` where the input is wrong, with what may have been meant."""
 
     def __init__(self, **keywords):
         super().__init__(allow_abbrev=False, **keywords)
 
     def error(self, message):
-        sys.exit(print_error(message, status=2))
+        raise WrongInput(message)
 
     def parse_args(self, argv=None):
         args, unknown = self.parse_known_args(argv)

@@ -20,7 +20,7 @@ def make_env(env_id, view=False, images=False, gif=None, title=""):
         title: text after the name of the environment in the title of the window.
 
     Returns:
-        `Replayable` environment that counts its episodes (Gymnasium's `RecordEpisodeStatistics`).
+        Environment that counts its episodes (Gymnasium's `RecordEpisodeStatistics`).
 
     Raises:
         WrongInput: there is none of that name; it can't be drawn; or it doesn't fit the network,
@@ -42,9 +42,7 @@ def make_env(env_id, view=False, images=False, gif=None, title=""):
     except (gym.error.Error, ImportError, WrongInput) as error:
         raise WrongInput(f"--env {env_id}: {error}") from error
     env = gym.wrappers.RecordEpisodeStatistics(env)
-    if is_watched:
-        env = Frames(env, view, images, gif)
-    return Replayable(env)
+    return Frames(env, view, images, gif) if is_watched else env
 
 
 def check_env(env):

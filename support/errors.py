@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import math
 import os
 import re
 import sys
@@ -10,15 +11,25 @@ import traceback
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-MODULES = {
+MODULES = {  # of libraries whose name on the registry is another one
     "pillow": "PIL",
     "pygame-ce": "pygame",
-}  # of libraries named otherwise
+}
 INSTALLED = ("<frozen", *(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")))
 
 
 class WrongInput(ValueError):
     """What the user asked for can't be done; the message says why, and what to do instead."""
+
+
+class Diverged(ArithmeticError):
+    """The training has diverged: its loss or a weight isn't finite any more."""
+
+
+def check_loss(loss, step):
+    """Raises `Diverged` where the loss, a float, at a training step isn't finite."""
+    if not math.isfinite(loss):
+        raise Diverged(f"the loss is {loss} at step {step}")
 
 
 def check_installed(*files):
@@ -51,10 +62,10 @@ def print_error(message, status):
 def plain_errors():
     """Ends the program in one line where the user or the machine is at fault, not the code.
 
-    The exit status is 2 for wrong input and too little memory, 130 after Ctrl-C, and otherwise 1.
-    An `OSError` that is raised in support/ or experiments/ is reported in one line; one that your
-    own code raises is a mistake in it, and keeps its traceback. Output appears line by line, also
-    in a pipe.
+    The exit status is 2 for wrong input, 130 after Ctrl-C, and otherwise 1. An `OSError` that is
+    raised in support/ or experiments/ is reported in one line; one that your own code raises is a
+    mistake in it, and keeps its traceback, like all other exceptions. Output appears line by line,
+    also in a pipe.
     """
     with contextlib.suppress(AttributeError):  # of an object that has replaced standard output
         sys.stdout.reconfigure(line_buffering=True, errors="replace")
@@ -62,12 +73,9 @@ def plain_errors():
         yield
     except WrongInput as error:
         sys.exit(print_error(error, status=2))
-    except MemoryError as error:
-        message = f"too little memory: {error}; try a smaller REPLAY_BUFFER_SIZE or BATCH_SIZE"
-        sys.exit(print_error(message, status=2))
     except KeyboardInterrupt:
         sys.exit(130)
-    except FloatingPointError as error:
+    except Diverged as error:
         sys.exit(print_error(error, status=1))
     except OSError as error:
         place = own_frames(error.__traceback__)[-1]

@@ -1,7 +1,7 @@
 """TensorFlow for a small network on a CPU: starts without its messages, and calls without delay.
 
 Import this module before TensorFlow or Keras. TensorFlow's C++ part reports on CUDA and the
-processor before its own log level is in force, so standard error is put aside meanwhile.
+processor before its own log level takes effect, so standard error is redirected meanwhile.
 """
 
 import contextlib
@@ -25,15 +25,15 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # kernels that pay for larg
 
 @contextlib.contextmanager
 def quiet():
-    """Puts standard error aside, C++ included; shows what it got if there is an exception."""
+    """Redirects standard error, C++ included; shows what it got if there is an exception."""
     stderr = os.dup(2)
-    with tempfile.TemporaryFile() as aside:
-        os.dup2(aside.fileno(), 2)
+    with tempfile.TemporaryFile() as redirected:
+        os.dup2(redirected.fileno(), 2)
         try:
             yield
         except BaseException:
-            aside.seek(0)
-            os.write(stderr, aside.read())
+            redirected.seek(0)
+            os.write(stderr, redirected.read())
             raise
         finally:
             os.dup2(stderr, 2)
@@ -48,52 +48,25 @@ with quiet():
 keras.config.set_floatx("float32")  # whatever the user's own configuration of Keras says
 logging.set_verbosity(logging.ERROR)  # Keras warns at each .h5 file that the format is an old one
 
+ARRAYS = (np.ndarray, np.generic, tf.Tensor)
 PLAIN = (bool, int, float, str)
+MAX_GRAPHS = 16  # of a function, that are kept
+TOO_MANY_GRAPHS = 10  # after which a function probably gets a new one at every call
 SYMBOLIC = (
     "{} is compiled, so its tensors have no values yet: use tf.where instead of if, and tf.print "
     "instead of print; or run with --eager to look inside."
 )
-MOST_GRAPHS = 16  # of a function, that are kept
-MANY_GRAPHS = 10  # after which a function probably gets a new one at every call
 WITHOUT_LINE = (
     "{} is compiled, so the line in it that fails isn't known; run with --eager to see it."
+)
+TRACED_AGAIN = (
+    "{} has been traced {} times, which is slow: a number, a constant or the shape of an array "
+    "keeps changing. Pass a number that changes as np.float32(number)."
 )
 EAGER = (
     "Eager: print, breakpoint() and debuggers work in every function, and training takes "
     "about 60 times as long."
 )
-
-
-class Array:
-    """Marks the place of an array in the arguments of a call: (Array, shape, dtype)."""
-
-
-class Arrays:
-    """Marks the place of several arrays: (Arrays, kind, shapes and dtypes).
-
-    `kind` is a tuple of the keys of a dict; the class of a named tuple; None for a tuple or a list.
-    """
-
-
-class Constant:
-    """Something else in the arguments of a call, which is the same only if it is the same object.
-
-    Most objects are like that by themselves: environments and networks, for example.
-
-    Args:
-        value: one that has no hash, or may be equal to others.
-    """
-
-    __slots__ = ("value",)
-
-    def __init__(self, value):
-        self.value = value
-
-    def __hash__(self):
-        return id(self.value)
-
-    def __eq__(self, other):
-        return type(other) is Constant and other.value is self.value
 
 
 def run_eagerly():
@@ -111,11 +84,11 @@ def compiled(function):
     in place of its arrays, and the graph of what it does with them is kept. Every call then runs
     that graph: the same mathematics, without the preparation.
 
-    Arguments may be arrays; tuples, lists or dicts of arrays; and anything else (an environment, a
-    network, a number), which becomes part of the graph, as the constants above the function do.
-    Where one of these changes, or the shape of an array, a new graph is made, which takes a while.
-    So hand over what changes at every step as an array: `np.float32(x)`. Results are NumPy arrays,
-    in the structure that the function returns.
+    Arguments may be arrays, and tuples or lists of arrays. Anything else (an environment, a
+    network, a number) becomes part of the graph, as the constants above the function do. Where one
+    of these changes, or the shape of an array, a new graph is made, which takes a while. So pass
+    what changes at every step as an array: `np.float32(x)`. Results are NumPy arrays, in the
+    structure that the function returns.
 
     Inside another compiled function it is an ordinary function of tensors. After
     `tf.config.run_functions_eagerly(True)`, which `--eager` calls, it runs line by line in Python,
@@ -123,44 +96,46 @@ def compiled(function):
     and returns tensors.
     """
     module = function.__globals__
-    constants = operator.itemgetter(
-        "__name__",
-        *[name for name in module if name.isupper() and isinstance(module[name], PLAIN)],
-    )
-    graphs = Counter()
+    names = [name for name in module if name.isupper() and isinstance(module[name], PLAIN)]
+    constants = operator.itemgetter("__name__", *names)
+    graphs = {}
+    traced = Counter()  # how often, with the same environments and networks
 
-    @functools.lru_cache(maxsize=MOST_GRAPHS)
-    def trace(template, keywords, values):
-        objects = tuple([id(value_of(mark)) for mark in template if not isinstance(mark, tuple)])
-        graphs[objects] += 1
-        if graphs[objects] == MANY_GRAPHS:
-            warnings.warn(
-                f"{function.__name__} has been traced {MANY_GRAPHS} times, which is slow: a "
-                "number, a constant or the shape of an array keeps changing. Hand over a number "
-                "that changes as np.float32(number).",
-                stacklevel=3,
-            )
-        graph = tf.function(
-            lambda *arrays: apply(function, template, keywords, arrays), autograph=False
-        ).get_concrete_function(*symbols(template))
-        dtypes = [output.dtype for output in graph.outputs]
-        return graph, graph.captured_inputs, dtypes, tf.is_tensor(graph.structured_outputs)
+    def trace(with_tensors, template, arrays):
+        objects = tuple([id(value) for value in template if not isinstance(value, (tuple, *PLAIN))])
+        traced[objects] += 1
+        if traced[objects] == TOO_MANY_GRAPHS:
+            message = TRACED_AGAIN.format(function.__name__, TOO_MANY_GRAPHS)
+            warnings.warn(message, stacklevel=3)
+        if len(graphs) == MAX_GRAPHS:
+            graphs.pop(next(iter(graphs)))  # the oldest
+        symbols = [tf.TensorSpec(array.shape, array.dtype) for array in arrays]
+        graph = tf.function(with_tensors, autograph=False).get_concrete_function(*symbols)
+        return graph, graph.captured_inputs, [output.dtype for output in graph.outputs]
 
     @functools.wraps(function)
     def run_compiled(*args, **kwargs):
         if tf.inside_function() or Eager.is_inside:
             return function(*args, **kwargs)
 
-        keywords = tuple(kwargs)
-        template, arrays = take_arrays((*args, *kwargs.values()) if kwargs else args)
+        def with_tensors(*tensors):
+            tensors = iter(tensors)
+            named = {name: put_tensors(value, tensors) for name, value in kwargs.items()}
+            return function(*[put_tensors(value, tensors) for value in args], **named)
+
+        arrays = []
+        template = [take_arrays(value, arrays) for value in (*kwargs.values(), *args)]
         try:
             if tf.config.functions_run_eagerly():
-                return call_eagerly(function, template, keywords, arrays)
-            graph, variables, dtypes, is_single = trace(template, keywords, constants(module))
+                return call_eagerly(with_tensors, arrays)
+            key = tuple(template), tuple(kwargs), constants(module)
+            if key not in graphs:
+                graphs[key] = trace(with_tensors, template, arrays)
         except Exception as error:
             if "ymbolic" in str(error):
                 error.add_note(SYMBOLIC.format(function.__name__))
             raise error.with_traceback(without_libraries(error.__traceback__)) from error.__cause__
+        graph, variables, dtypes = graphs[key]
         # Calling `graph` itself would check its arguments in Python and run in another thread,
         # 0.4 ms a call; as the single operation that it is, it runs here and now.
         try:
@@ -170,15 +145,37 @@ def compiled(function):
         except tf.errors.OpError as error:
             error.add_note(WITHOUT_LINE.format(function.__name__))
             raise
-        if is_single:
-            return outputs[0].numpy()
-        numbers = iter(outputs if dtypes else ())
-        return tf.nest.map_structure(
-            lambda output: next(numbers).numpy() if tf.is_tensor(output) else output,
-            graph.structured_outputs,
-        )
+        outputs = iter(outputs)
+        return to_numpy(graph.structured_outputs, lambda _: next(outputs))
 
     return run_compiled
+
+
+def take_arrays(value, arrays):
+    """Appends the arrays in an argument to a list; returns what stands for it in a graph's key."""
+    if isinstance(value, ARRAYS):
+        array = np.asarray(value)
+        arrays.append(array)
+        return array.shape, array.dtype
+    if isinstance(value, (tuple, list)):
+        return tuple([take_arrays(np.asarray(member), arrays) for member in value])
+    return value
+
+
+def put_tensors(value, tensors):
+    """An argument with the next ones of an iterator in place of the arrays in it."""
+    if isinstance(value, ARRAYS):
+        return next(tensors)
+    if isinstance(value, (tuple, list)):
+        return tuple([next(tensors) for _ in value])
+    return value
+
+
+def to_numpy(result, value_of=lambda tensor: tensor):
+    """A result in which the value of each tensor is a NumPy array; its structure is kept."""
+    return tf.nest.map_structure(
+        lambda output: value_of(output).numpy() if tf.is_tensor(output) else output, result
+    )
 
 
 class Eager:
@@ -187,110 +184,13 @@ class Eager:
     is_inside = False
 
 
-def call_eagerly(function, template, keywords, arrays):
-    """Calls a function with tensors that have values; returns NumPy arrays."""
+def call_eagerly(function, arrays):
+    """Calls a function of tensors with tensors that have values; returns NumPy arrays."""
     Eager.is_inside = True
     try:
-        result = apply(function, template, keywords, [tf.convert_to_tensor(a) for a in arrays])
+        return to_numpy(function(*map(tf.convert_to_tensor, arrays)))
     finally:
         Eager.is_inside = False
-    return tf.nest.map_structure(
-        lambda output: output.numpy() if tf.is_tensor(output) else output, result
-    )
-
-
-def take_arrays(values):
-    """Parts the arguments of a call into what belongs to its graph and what is put into that.
-
-    Args:
-        values: tuple of arguments.
-
-    Returns:
-        (template, arrays): tuple of the arguments, with marks in the places of arrays; list of the
-        arrays, in their order.
-    """
-    template = []
-    arrays = []
-    for value in values:
-        if isinstance(value, (np.ndarray, np.generic, tf.Tensor)):
-            array = np.asarray(value)
-            arrays.append(array)
-            value = (Array, array.shape, array.dtype)
-        elif isinstance(value, (tuple, list, dict)):
-            value = take_members(value, arrays)
-        else:
-            value = constant(value)
-        template.append(value)
-    return tuple(template), arrays
-
-
-def constant(value):
-    """What stands for a value that becomes part of the graph: 1, 1.0 and True are not the same."""
-    if isinstance(value, PLAIN):
-        return type(value), value
-    return value if type(value).__eq__ is object.__eq__ else Constant(value)
-
-
-def take_members(value, arrays):
-    """Appends the arrays in a tuple, list or dict to a list; returns what marks their place."""
-    is_dict = isinstance(value, dict)
-    members = value.values() if is_dict else value
-    arrays_or_lists = (np.ndarray, np.generic, tf.Tensor, tuple, list)
-    if not is_dict and not any(isinstance(member, arrays_or_lists) for member in members):
-        return tuple, tuple([constant(member) for member in members])
-    kind = tuple(value) if is_dict else type(value) if hasattr(value, "_fields") else None
-    kinds = []
-    for member in members:
-        array = np.asarray(member)
-        arrays.append(array)
-        kinds.append((array.shape, array.dtype))
-    return Arrays, kind, tuple(kinds)
-
-
-def symbols(template):
-    """`tf.TensorSpec`s for the arrays of a template, a list."""
-    kinds = []
-    for value in template:
-        if is_mark(value, Array):
-            kinds.append(value[1:])
-        elif is_mark(value, Arrays):
-            kinds.extend(value[2])
-    return [tf.TensorSpec(shape, dtype) for shape, dtype in kinds]
-
-
-def value_of(mark):
-    """The value for which `constant` returned a mark."""
-    if isinstance(mark, tuple):
-        return mark[1]
-    return mark.value if isinstance(mark, Constant) else mark
-
-
-def is_mark(value, mark):
-    """Whether a value in a template marks the place of an array, or of several."""
-    return isinstance(value, tuple) and value[0] is mark
-
-
-def apply(function, template, keywords, arrays):
-    """Calls a function with arguments in which arrays are in the places marked for them."""
-    arrays = iter(arrays)
-    values = []
-    for value in template:
-        if is_mark(value, Array):
-            value = next(arrays)
-        elif is_mark(value, Arrays):
-            _, kind, kinds = value
-            value = tuple([next(arrays) for _ in kinds])
-            if isinstance(kind, tuple):
-                value = dict(zip(kind, value, strict=True))
-            elif kind is not None:
-                value = kind(*value)
-        elif is_mark(value, tuple):
-            value = tuple([value_of(member) for member in value[1]])
-        else:
-            value = value_of(value)
-        values.append(value)
-    positional = len(values) - len(keywords)
-    return function(*values[:positional], **dict(zip(keywords, values[positional:], strict=True)))
 
 
 def without_libraries(trace):

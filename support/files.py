@@ -8,19 +8,29 @@ import filelock
 from support.errors import WrongInput
 
 PARTIAL = ".partial"
-LONGEST_NAME = 200  # bytes; file systems allow 255, and a name gets endings
+MAX_NAME_BYTES = 200  # file systems allow 255, and a name gets endings
 
 
-def write_file(filename, content):
-    """Writes bytes to a file atomically: at any moment it is the old one or the new one.
+def write_file(filename, *pieces):
+    """Writes a file atomically: at any moment it is the old one or the new one.
 
-    Raises OSError where it can't be written; an old one is then as it was.
+    It is written beside the old one and then renamed, so that a link of that name is replaced, and
+    what it leads to stays as it is.
+
+    Args:
+        filename: its name.
+        pieces: bytes, one after the other.
+
+    Raises:
+        OSError: it can't be written; an old one is then as it was.
     """
     root, extension = os.path.splitext(filename)
     partial = f"{root}{PARTIAL}{extension}"
     try:
-        with open(partial, "wb") as file:
-            file.write(content)
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(partial)
+        with open(partial, "xb") as file:
+            file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, filename)
@@ -54,5 +64,5 @@ def check_name(option, name):
     is_one_name = name == os.path.basename(name) and name.isprintable()
     if not name or name[0] in ".-" or not is_one_name:
         raise WrongInput(f"{option} {name!r} is not a valid file name")
-    if len(os.fsencode(name)) > LONGEST_NAME:
+    if len(os.fsencode(name)) > MAX_NAME_BYTES:
         raise WrongInput(f"{option} {name!r} is too long for a file name")

@@ -2,8 +2,9 @@
 
 A snapshot may come from a stranger. Loading a whole Keras model from it can run code that the file
 brings along, HDF5 can take data from other files, and its library can crash on a damaged file. So
-only names and numbers in the file itself are read, and that in a process of its own:
-`python -m support.snapshots FILE` writes them to standard output as a NumPy archive.
+only names and numbers in the file itself are read, never the configuration of a model; and that in
+a process of its own, whose memory and time are limited: `python -m support.snapshots FILE` writes
+them to standard output as a NumPy archive.
 """
 
 import io
@@ -19,6 +20,7 @@ import numpy as np
 
 from support.errors import ROOT, WrongInput
 from support.files import write_file
+from support.settings import as_option
 
 MAX_MEMORY = 2**29  # bytes, for the reading process; the article's network takes 5,000
 MAX_SECONDS = 10  # HDF5 may hang on a damaged file
@@ -31,41 +33,45 @@ class Snapshot(NamedTuple):
         filename: its name.
         settings: dict of names to the values with which it was trained: the constants, in lower
             case, `env` and `seed`; empty if the file doesn't tell. They may be a stranger's.
-        layers: class names of the layers, strings; empty if the file doesn't tell.
         weights: arrays in the order of `keras.Model.get_weights`.
     """
 
     filename: str
     settings: dict
-    layers: list
     weights: list
 
 
-def load_weights(model, filename):
+def load_weights(model, filename, settings=None):
     """Gives a Keras model the weights of an .h5 file of Keras 2 or 3, the article's own included.
 
-    Raises `WrongInput`, and changes nothing, where it is not a readable snapshot of such a network.
+    Args:
+        model: the model.
+        filename: of the snapshot.
+        settings: dict of the names of constants to the values with which the model was made, to be
+            compared with those of the snapshot where that doesn't fit; or None.
+
+    Raises:
+        WrongInput: it is not a readable snapshot of such a network; nothing is changed.
     """
-    use_weights(model, read_snapshot(filename))
+    use_weights(model, read_snapshot(filename), settings)
 
 
-def use_weights(model, snapshot):
+def use_weights(model, snapshot, settings=None):
     """Does what `load_weights` does, with what `read_snapshot` returned."""
-    filename, _, layers, weights = snapshot
-    own_layers = [type(layer).__name__ for layer in model.layers]
-    if layers and sorted(layers) != sorted(own_layers):
-        raise WrongInput(
-            f"{filename} has the layers {', '.join(layers)}; "
-            f"only weights for {', '.join(own_layers)} can be loaded"
-        )
-    shapes = [weight.shape for weight in weights]
+    shapes = [weight.shape for weight in snapshot.weights]
     own_shapes = [weight.shape for weight in model.get_weights()]
     if shapes != own_shapes:
+        others = [
+            as_option(name, snapshot.settings[name])
+            for name, value in (settings or {}).items()
+            if snapshot.settings.get(name, value) != value and name not in ("env", "seed", "model")
+        ]
+        hint = f"; what differs are {' '.join(others)}, with which it was trained" if others else ""
         raise WrongInput(
-            f"{filename} has weights of the shapes {shapes}; "
-            f"the network for this environment has {own_shapes}"
+            f"{snapshot.filename} has weights of the shapes {shapes}; "
+            f"the network for this environment has {own_shapes}{hint}"
         )
-    model.set_weights(weights)
+    model.set_weights(snapshot.weights)
 
 
 def read_snapshot(filename):
@@ -93,8 +99,8 @@ def read_snapshot(filename):
         reason = reason.strip() or "the HDF5 library fails on it"
         raise WrongInput(f"{filename} is not a readable snapshot: {reason}")
     with np.load(io.BytesIO(reader.stdout), allow_pickle=False) as archive:
-        settings, layers, *weights = [archive[name] for name in archive.files]
-    return Snapshot(filename, json.loads(str(settings)), layers.tolist(), weights)
+        settings, *weights = [archive[name] for name in archive.files]
+    return Snapshot(filename, json.loads(str(settings)), weights)
 
 
 class MemoryFile(h5py.File):
@@ -178,15 +184,8 @@ def _archive(filename):
             raise ValueError("its checksum is wrong")
         if not all(np.isfinite(weight).all() for weight in weights):
             raise ValueError("its weights are not finite")
-        config = json.loads(file.attrs.get("model_config", "{}"))
-        layers = [str(layer["class_name"]) for layer in config.get("config", {}).get("layers", [])]
     buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        np.array(json.dumps(_checked(json.loads(settings)))),
-        np.array(layers, str),
-        *weights,
-    )
+    np.savez(buffer, np.array(json.dumps(_checked(json.loads(settings)))), *weights)
     return buffer.getvalue()
 
 

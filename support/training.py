@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import os
-import secrets
 import shlex
 import shutil
 import signal
@@ -19,7 +18,7 @@ from tqdm import tqdm
 
 from support.checkpoints import encode, write_checkpoint
 from support.environments import can_be_drawn
-from support.errors import WrongInput, describe
+from support.errors import Diverged, WrongInput, describe
 from support.files import PARTIAL, lock
 
 
@@ -30,6 +29,13 @@ class Evaluation(NamedTuple):
     episode_return_avg: float
     avg_max_q_value: float
     seconds: float
+
+
+def holds_a_run(logdir):
+    """Whether a directory has more in it than what a program killed in its first moments leaves."""
+    return os.path.islink(logdir) or any(
+        name != ".lock" and PARTIAL not in name for name in os.listdir(logdir)
+    )
 
 
 class Variables:
@@ -55,41 +61,51 @@ class Variables:
 
 
 class Training:
-    """A training, from its first step or its checkpoint up to its end or Ctrl-C.
+    """A run, from its first step or its checkpoint up to its end or Ctrl-C.
 
     In a `with` statement, Ctrl-C and SIGTERM end it after the next step (a second one ends the
     program immediately), and it says how to continue or how to watch what it has learned.
 
     Args:
-        args: what `parse_args` returns.
+        name: name of the run, for its directory NAME-log; None for the local time.
+        seed: seed of all that is random in it, an int.
         max_steps: last step.
         checkpoint_every: steps between checkpoints.
+        settings: dict of names to numbers, strings and bools, which is recorded with the run and in
+            its snapshots: the constants in lower case, `env` and `seed`.
+        stopped_run: `StoppedRun` to go on with; None for a new run.
 
     Attributes:
-        logdir, name: its directory, NAME-log, and its name.
-        seed, settings: its seed; all that is recorded of it, a dict.
+        name, seed, max_steps, settings: as above.
+        logdir: its directory.
         is_resumed: whether it goes on from a checkpoint.
         is_interrupted: whether it is to end, after Ctrl-C.
         first_step: training step at which it begins or goes on, counted from 1.
+        log: the part of that name, a `TrainingLog`; None before `start`.
         evaluations: list of `Evaluation`s so far.
         validation_observations: array over which avg_max_q_value is taken; None before it is drawn.
+        on_checkpoint: None, or a function that every training calls with the step after each
+            checkpoint but the first, of step 0.
     """
 
-    def __init__(self, args, max_steps, checkpoint_every):
-        self.name = args.name
-        self.logdir = args.resume
-        self.is_resumed = args.resume is not None
-        self.seed = args.seed
-        self.settings = args.settings
+    on_checkpoint = None
+
+    def __init__(self, name, seed, max_steps, checkpoint_every, settings=None, stopped_run=None):
+        self.name = name
+        self.seed = seed
         self.max_steps = max_steps
+        self.settings = settings or {}
+        self.logdir = stopped_run.logdir if stopped_run else None
+        self.is_resumed = stopped_run is not None
+        self.log = None
         self.evaluations = []
         self.validation_observations = None
         self._checkpoint_every = checkpoint_every
-        self._on_checkpoint = args.on_checkpoint
-        self._state = args.state
-        self._lock = args.lock
+        self._state = stopped_run.state if stopped_run else None
+        self._lock = stopped_run.lock if stopped_run else None
         self._parts = {}
-        self._missing = {}
+        self._savers = {}  # those of the parts that have get_state and set_state, and this
+        self._missing = {}  # why the other parts' state is not saved
         self._step = self._saved_step = 0
         self._first_return = None
         self._started = time.perf_counter()
@@ -117,17 +133,22 @@ class Training:
             OSError: a file can't be written.
         """
         self._parts = parts
+        self.log = parts["log"]
         self._savers = {"run": self}
         for name, part in parts.items():
-            is_keras = isinstance(part, (keras.Model, keras.optimizers.Optimizer))
-            self._savers[name] = Variables(part.variables) if is_keras else part
+            if isinstance(part, (keras.Model, keras.optimizers.Optimizer)):
+                part = Variables(part.variables)
+            if hasattr(part, "get_state") and hasattr(part, "set_state"):
+                self._savers[name] = part
+            else:
+                self._give_up(name, "it has no get_state and set_state")
         if self.is_resumed:
             self._restore()
             print(f"Resumed {self.logdir} at step {self._step}")
         else:
             self._create()
             print(f"Created {self.logdir}")
-        parts["log"].begin(self)
+        self.log.begin(self)
 
     def add_evaluation(self, step, episode_return_avg, avg_max_q_value):
         """Stores and logs the result of an evaluation.
@@ -143,7 +164,7 @@ class Training:
         seconds = time.perf_counter() - self._started
         found = Evaluation(step, episode_return_avg, float(avg_max_q_value), seconds)
         self.evaluations.append(found)
-        self._parts["log"].evaluation(step, episode_return_avg, found.avg_max_q_value)
+        self.log.evaluation(step, episode_return_avg, found.avg_max_q_value)
         return self.best is found
 
     @property
@@ -155,7 +176,8 @@ class Training:
     def end_step(self, step, info, is_last_step):
         """Takes note that a step is over; writes a checkpoint when one is due.
 
-        That is at the last step and, every so many steps, at the end of an episode.
+        That is at the last step and, every so many steps, at the end of an episode; where episodes
+        are longer than that, in the middle of one.
 
         Args:
             step: training step.
@@ -168,7 +190,9 @@ class Training:
         if is_episode_end and self._first_return is None:
             self._first_return = float(info["episode"]["r"])
             self._collect()  # so that what can't be saved is told early
-        if is_last_step or (is_episode_end and step // every > self._saved_step // every):
+        is_due = step // every > self._saved_step // every
+        is_late = step - self._saved_step >= 2 * every
+        if is_last_step or is_late or (is_due and is_episode_end):
             self._save()
 
     def get_state(self):
@@ -204,34 +228,31 @@ class Training:
 
     def _collect(self):
         """The states of all parts that can give theirs, encoded: dict of dicts of arrays."""
-        state = {}
+        states = {}
         for name, part in self._savers.items():
             try:
-                if not (hasattr(part, "get_state") and hasattr(part, "set_state")):
-                    self._give_up(name, "it has no get_state and set_state")
-                    continue
-                found = part.get_state()
+                state = part.get_state()
             except Exception as error:  # whatever somebody's own part leads to
-                if part is self._parts["log"] and isinstance(error, OSError):
+                if part is self.log and isinstance(error, OSError):
                     raise  # its curves can't be written to the disk
                 self._give_up(name, f"its get_state fails with {describe(error)}")
                 continue
             try:
-                state[name] = encode(found)
+                states[name] = encode(state)
             except TypeError as error:
                 self._give_up(name, f"in what its get_state returns, {error}")
-        return state
+        return states
 
     def _save(self):
-        """Writes a checkpoint; raises FloatingPointError where weights are not finite, OSError."""
-        state = self._collect()
-        weights = state.get("model", {}).values()
+        """Writes a checkpoint; raises `Diverged` where weights are not finite, or OSError."""
+        states = self._collect()
+        weights = states.get("model", {}).values()
         if not all(np.isfinite(array).all() for array in weights if array.dtype.kind == "f"):
-            raise FloatingPointError(f"the weights are not finite at step {self._step}")
-        write_checkpoint(self.logdir, state, self._missing)
+            raise Diverged(f"the weights are not finite at step {self._step}")
+        write_checkpoint(self.logdir, states, self._missing)
         self._saved_step = self._step
-        if self._on_checkpoint and self._step:
-            self._on_checkpoint(self._step)
+        if self.on_checkpoint and self._step:
+            self.on_checkpoint(self._step)
 
     def _give_up(self, name, reason):
         """Remembers a part whose state can't be saved; says once what follows from that."""
@@ -240,27 +261,23 @@ class Training:
             tqdm.write(f"This run can't be resumed: {self._missing[name]}.")
 
     def _create(self):
-        """Makes the directory of a new run: complete, with a first checkpoint, or not at all."""
+        """Makes the directory of a new run, with a first checkpoint."""
         for name in self._names():
-            logdir = f"{name}-log"
-            if os.path.lexists(logdir):
-                continue
-            hidden = f".{logdir}-{secrets.token_hex(8)}"
-            self.name, self.logdir = name, hidden
+            self.name, self.logdir = name, f"{name}-log"
             try:
-                os.mkdir(hidden)
-                self._save()
-                os.rename(hidden, logdir)
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(self.logdir)  # by one program, if several try
+                if not holds_a_run(self.logdir):
+                    self._lock = lock(self.logdir)
+                    self._save()
+                    return
+            except WrongInput:
+                continue  # another program was faster
             except OSError as error:
-                if os.path.lexists(logdir):  # another program was faster
-                    continue
-                raise WrongInput(f"{logdir} can't be made: {error.strerror or error}") from error
-            finally:
-                shutil.rmtree(hidden, ignore_errors=True)
-            self.logdir = logdir
-            self._lock = lock(logdir)
-            return
-        raise WrongInput(f"--name {self.name}: {self.name}-log exists; choose another name")
+                raise WrongInput(
+                    f"{self.logdir} can't be made: {error.strerror or error}"
+                ) from error
+        raise WrongInput(f"--name {self.name}: {self.logdir} exists; choose another name")
 
     def _names(self):
         """Yields the names to be tried: the one asked for, or the time, numbered if need be."""
@@ -273,7 +290,7 @@ class Training:
                 yield f"{now}-{number}"
 
     def _restore(self):
-        """Gives every part its state; clears away what a kill has left behind."""
+        """Gives every part its state; removes what a kill has left behind."""
         for name, part in self._savers.items():
             try:
                 part.set_state(self._state[name])
@@ -309,10 +326,10 @@ class Training:
         if kind is not None:
             self._clean_up(error)
         elif self.is_interrupted and self._step < self.max_steps:
-            self._say_how_to_go_on()
+            self._print_resume_hint()
             sys.exit(128 + self._stop_signal)
         elif self.best:
-            self._say_what_was_learned()
+            self._print_result()
 
     def _clean_up(self, error):
         """After an exception: removes a directory in which nothing was saved; says what is left."""
@@ -320,33 +337,34 @@ class Training:
         if is_mine and self._saved_step == 0 and not glob(f"{escape(self.logdir)}/*.h5"):
             shutil.rmtree(self.logdir, ignore_errors=True)
             left = f"nothing was saved yet, so {self.logdir} is removed"
-            if not isinstance(error, FloatingPointError):
+            if not isinstance(error, Diverged):
                 print(f"Nothing was saved yet, so {self.logdir} is removed.")
         else:
             left = f"the last good checkpoint is {self.logdir}'s of step {self._saved_step}"
-            is_own_mistake = not isinstance(error, (FloatingPointError, WrongInput))
+            is_own_mistake = not isinstance(error, (Diverged, WrongInput))
             if self._saved_step > 0 and not self._missing and is_own_mistake:
                 print(
                     f"To continue from step {self._saved_step}, once that is mended: "
                     f"python run.py --resume {shlex.quote(self.logdir)}"
                 )
-        if isinstance(error, FloatingPointError):
-            raise FloatingPointError(f"{error}; {left}") from error
+        if isinstance(error, Diverged):
+            raise Diverged(f"{error}; {left}") from error
 
-    def _say_how_to_go_on(self):
+    def _print_resume_hint(self):
+        """The last line of a run that was stopped."""
         if self._missing:
             print("Stopped.")
         else:
             print(f"Stopped. To continue: python run.py --resume {shlex.quote(self.logdir)}")
 
-    def _say_what_was_learned(self):
+    def _print_result(self):
         """The last line: the best policy, whether it solves the problem, and how to watch it."""
         best = self.best
         line = f"Best: episode_return_avg {best.episode_return_avg:.3f} at step {best.step}"
         if self._first_return is not None and best.episode_return_avg <= self._first_return:
             print(
-                f"{line}, no better than the first episode of the training "
-                f"({self._first_return:.1f}). Train longer, or change a setting."
+                f"{line}, no better than the first episode of the run ({self._first_return:.1f}). "
+                "Train longer, or change a setting."
             )
             return
         spec = self._parts["env"].spec
@@ -356,6 +374,7 @@ class Training:
             line += f", which {solves} the problem (the threshold is {threshold:g})"
         model = shlex.quote(os.path.join(self.logdir, f"{self.name}-best.h5"))
         look = "--view" if can_be_drawn(self._parts["env"]) else "--eval"
-        env = f" --env {self.settings['env']}" if ":" in self.settings["env"] else ""
+        env_id = self.settings.get("env", "")
+        env = f" --env {env_id}" if ":" in env_id else ""
         verb = "watch" if look == "--view" else "evaluate"
         print(f"{line}. To {verb} it: python run.py --model {model}{env} {look}")

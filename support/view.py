@@ -87,14 +87,14 @@ class Frames(gym.Wrapper):
 
     Args:
         env: environment that counts its episodes, made with render_mode "rgb_array".
-        tell: whether to print each episode's return.
+        print_returns: whether to print each episode's return.
         images: whether to save each frame as EPISODE_STEP.png in the current directory.
         gif: file for the first episode as an animated GIF, written by `close`; or None.
     """
 
-    def __init__(self, env, tell, images, gif):
+    def __init__(self, env, print_returns, images, gif):
         super().__init__(env)
-        self.tell = tell
+        self.print_returns = print_returns
         self.images = images
         self.gif = gif
         self.gif_frames = []
@@ -112,7 +112,7 @@ class Frames(gym.Wrapper):
             if self.gif and self.episode == 1:
                 self.gif_frames.append(frame.quantize())
         if "episode" in info:
-            if self.tell:
+            if self.print_returns:
                 tqdm.write(f"episode {self.episode} return {info['episode']['r']}")
             self.episode += 1
             self.episode_step = 0

@@ -15,12 +15,12 @@ import pandas as pd
 import psutil
 import pytest
 from conftest import ROOT, main, wait_until
+from support.events import EventFile
 from tensorboard.compat.proto.event_pb2 import SessionLog
 
 from experiments import grid
 from support.checkpoints import CHECKPOINT, encode, read_checkpoint, write_checkpoint
 from support.errors import WrongInput
-from support.events import EventFile
 from support.files import lock
 from support.settings import Setting
 
