@@ -14,25 +14,31 @@ import pytest
 import tensorflow as tf
 
 from support.errors import plain_errors
-from support.options import parse_args
+from support.options import load_lesson
+from support.snapshots import write_snapshot
 
 ROOT = Path(run.__file__).parent
 
 
 @contextlib.contextmanager
 def constants_kept():
-    """Gives the constants of `run` their values back in the end."""
+    """Gives the constants of `run` their values back in the end, and `run` its name."""
     before = {name: value for name, value in vars(run).items() if name.isupper()}
     try:
         yield
     finally:
         vars(run).update(before)
+        sys.modules["run"] = run
 
 
-def main(words):
-    """Does what `python run.py WORDS` does, in this process; returns what `run.main` does."""
-    with constants_kept():
-        return run.main(parse_args(vars(run), words.split()))
+def main(words, **replacements):
+    """Does what `python run.py WORDS` does, in this process; returns what its `main` does.
+
+    `replacements` are put in the place of functions of run.py.
+    """
+    lesson = load_lesson(ROOT / "run.py", words.split())
+    vars(lesson).update(replacements)
+    return lesson.main(lesson.options)
 
 
 def wait_until(happened, process, seconds):
@@ -91,9 +97,9 @@ def set_rolling(model):
 def rolling(model, tmp_path, monkeypatch):
     """rolling-0.h5 in an empty directory, which gets to the flag; untrained-0.h5 beside it."""
     monkeypatch.chdir(tmp_path)
-    run.save_model(model, 0, ".", "untrained")
+    write_snapshot("untrained-0.h5", model)
     set_rolling(model)
-    run.save_model(model, 0, ".", "rolling")
+    write_snapshot("rolling-0.h5", model)
     return model
 
 
