@@ -12,17 +12,19 @@ from experiments.worker import packed_in, unpack
 class Display(tune.Callback):
     """Shows the progress of a grid, and brings the directories of its runs up to date.
 
-    On a terminal, that is one line that changes; elsewhere, a line for each training that ends.
+    On a terminal, that is one line that changes; elsewhere, a line for each run that ends.
 
     Args:
         folder: directory of the grid.
-        trainings: list of `list_trainings`.
+        runs: list of `list_runs`.
         done: dict of their names to the steps that each has done before, ints.
     """
 
-    def __init__(self, folder, trainings, done):
+    def __init__(self, folder, runs, done):
         self.folder = folder
-        self.max_steps = {t["name"]: t["hyperparameters"]["max_steps"] for t in trainings}
+        self.max_steps = {
+            planned["name"]: planned["hyperparameters"]["max_steps"] for planned in runs
+        }
         self.done = done
         self.retries = 0
         self.bar = None
@@ -30,7 +32,7 @@ class Display(tune.Callback):
     def on_step_end(self, iteration, trials, **info):
         before = sum(self.done.values())
         for trial in trials:
-            name = trial.config["training"]["name"]
+            name = trial.config["run"]["name"]
             self.done[name] = (trial.last_result or {}).get("step", self.done[name])
         if self.bar is None:
             self.bar = tqdm(
@@ -47,9 +49,10 @@ class Display(tune.Callback):
         self.bar.update(sum(self.done.values()) - self.bar.n)
 
     def text(self, trials):
-        """Says how many trainings are done, running, failed and retried."""
+        """Says how many runs are done, running, failed and retried."""
         over = {name for name, steps in self.done.items() if steps == self.max_steps[name]}
-        running = {t.config["training"]["name"] for t in trials if t.status == "RUNNING"} - over
+        started = {trial.config["run"]["name"] for trial in trials if trial.status == "RUNNING"}
+        running = started - over
         gave_up = sum(bool((trial.last_result or {}).get("failed")) for trial in trials)
         died = sum(trial.status == "ERROR" for trial in trials)
         done = len(over) - gave_up

@@ -33,7 +33,6 @@ from support.command_line import OneLineParser, new_file
 from support.errors import WrongInput, plain_errors
 from support.files import write_file
 from support.options import ENV
-from support.settings import read_settings
 
 PAGE = Path(__file__).parent / "page"
 OPTIMUM_POINTS = 101  # along each axis, at which the page has the right values
@@ -101,7 +100,7 @@ def describe(settings, sizes):
     """The neurons of a run's network, and the settings in which it differs from run.py, as text."""
     others = [
         f"{setting.constant} {settings[setting.name]}"
-        for setting in read_settings(vars(run))
+        for setting in run.options.constants
         if setting.name in settings
         and settings[setting.name] != setting.default
         and setting.name != "hidden_units"

@@ -2,7 +2,7 @@
 
     python -m experiments.grid --train-epsilon 0.01 0.05 --seeds 10 --name epsilon
 
-Each training is that of `python run.py` with one value of each and one seed, on one core. Ray Tune
+Each run is that of `python run.py` with one value of each and one seed, on one core. Ray Tune
 distributes them over the cores of this machine or, with --address, of a cluster, and lets those
 that died go on from their last checkpoint. Tables, plot and run directories come to NAME-grid;
 experiments/report.py explains them.
@@ -33,10 +33,10 @@ from support.environments import make_env
 from support.errors import ROOT, WrongInput, plain_errors, print_error
 from support.files import check_name, lock, write_file
 from support.options import ENV
-from support.settings import add_settings, read_settings
+from support.settings import add_settings
 
 # For Ray, before it is imported: no statistics over the network, and no event files of its own,
-# which TensorBoard would take for further trainings.
+# which TensorBoard would take for further runs.
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # which prints whatever the verbosity
@@ -47,10 +47,10 @@ from ray import tune
 from experiments import report
 from experiments.display import Display
 from experiments.figures import save_figure
-from experiments.trainings import list_trainings, read_trainings
+from experiments.runs import list_runs, read_runs
 from experiments.worker import pack, packed_in, read_progress, train_one, unpack
 
-RETRIES = 5  # of a training that died, with its worker or its node
+RETRIES = 5  # of a run that died, with its worker or its node
 WORKER = {  # what a worker needs to know: our modules, and that it has one core
     "working_dir": str(ROOT),
     "excludes": ["*", "!.", "!*.py", "!requirements.txt", "!support", "!experiments"],
@@ -59,13 +59,16 @@ WORKER = {  # what a worker needs to know: our modules, and that it has one core
 
 
 def parse_args(argv=None):
-    """Reads and checks the command line; exits with status 2 if it is wrong.
+    """Reads and checks the command line.
 
     Args:
         argv: list of options and values; None for the program's own.
 
+    Raises:
+        WrongInput: it is wrong.
+
     Returns:
-        `argparse.Namespace`, in which `folder` is the grid's directory, and `trainings` are those
+        `argparse.Namespace`, in which `folder` is the grid's directory, and `runs` are those
         with which it was started.
     """
     parser = OneLineParser(
@@ -82,42 +85,36 @@ def parse_args(argv=None):
     add("--address", help="use the Ray cluster at this address, instead of this machine alone")
     add("--storage", help="path or URL for checkpoints that all nodes can write to")
     add("--format", choices=["png", "svg"], help="file format of the plot (default: png)")
-    try:
-        settings = read_settings(vars(run))
-        add_settings(parser, settings, several=True)
-        args = parser.parse_args(argv)
-        check_settings(settings)
-        settings = [setting for setting in settings if not setting.problem]
-        check_cluster(args)
-        name = args.name if args.resume is None else args.resume
-        if name is None:
-            raise WrongInput("--name NAME is missing; NAME-grid will be the directory of results")
-        check_name("--name" if args.resume is None else "--resume", name)
-        args.folder = Path(f"{name}-grid")
-        if args.resume is not None:
-            args.trainings = resumed_trainings(args, settings)
-        elif os.path.lexists(args.folder):
-            raise WrongInput(f"{args.folder} exists; choose another --name, or --resume {name}")
-        else:
-            options = {}
-            for setting in settings:
-                options[setting.name] = getattr(args, setting.constant) or [setting.default]
-            first = args.first_seed or 0
-            seeds = range(first, first + (args.seeds or 10))
-            args.trainings = list_trainings(name, options, seeds, args.env or ENV)
-            for training in args.trainings:
-                check_name("a run would be named", training["name"])
-        make_env(args.trainings[0]["env"]).close()
-    except WrongInput as error:
-        parser.error(error)
+    settings = run.options.constants
+    check_names(settings)
+    add_settings(parser, settings, several=True)
+    args = parser.parse_args(argv)
+    check_cluster(args)
+    name = args.name if args.resume is None else args.resume
+    if name is None:
+        raise WrongInput("--name NAME is missing; NAME-grid will be the directory of results")
+    check_name("--name" if args.resume is None else "--resume", name)
+    args.folder = Path(f"{name}-grid")
+    if args.resume is not None:
+        args.runs = resumed_runs(args, settings)
+    elif os.path.lexists(args.folder):
+        raise WrongInput(f"{args.folder} exists; choose another --name, or --resume {name}")
+    else:
+        options = {}
+        for setting in settings:
+            options[setting.name] = getattr(args, setting.constant) or [setting.default]
+        first = args.first_seed or 0
+        seeds = range(first, first + (args.seeds or 10))
+        args.runs = list_runs(name, options, seeds, args.env or ENV)
+        for planned in args.runs:
+            check_name("a run would be named", planned["name"])
+    make_env(args.runs[0]["env"]).close()
     return args
 
 
-def check_settings(settings):
-    """Raises `WrongInput` where a grid can't do with the constants, a list of `Setting`s."""
+def check_names(settings):
+    """Raises `WrongInput` where the name of one of the `Setting`s is a column of the results."""
     for setting in settings:
-        if setting.problem and setting.constant in ("MAX_STEPS", "EVAL_EVERY"):
-            raise WrongInput(f"{setting.problem}, and a grid needs to")
         if setting.name in (*report.COLUMNS, "name", "avg_max_q_value"):
             raise WrongInput(
                 f"{setting.constant} can't be the name of a constant, for {setting.name} is a "
@@ -146,8 +143,8 @@ def check_cluster(args):
         args.storage = os.path.abspath(args.storage)
 
 
-def resumed_trainings(args, settings):
-    """Reads the trainings of the grid that is to be resumed.
+def resumed_runs(args, settings):
+    """Reads the runs of the grid that is to be resumed.
 
     Args:
         args: what was parsed.
@@ -166,8 +163,8 @@ def resumed_trainings(args, settings):
     filename = args.folder / "grid.json"
     if not filename.is_file():
         raise WrongInput(f"--resume {args.resume}: there is no grid to resume, no {filename}")
-    trainings = read_trainings(filename, settings)
-    env_id = trainings[0]["env"]
+    runs = read_runs(filename, settings)
+    env_id = runs[0]["env"]
     if args.env not in (None, env_id):
         raise WrongInput(f"--env {args.env} contradicts {filename}, whose environment is {env_id}")
     if ":" in env_id and args.env is None:
@@ -175,26 +172,30 @@ def resumed_trainings(args, settings):
             f"{filename} would import a module for its environment; if you trust it, repeat "
             f"--env {env_id}"
         )
-    return trainings
+    return runs
 
 
 def train_all(args):
-    """Runs all trainings that are not finished, each from its last checkpoint.
+    """Runs all runs that are not finished, each from its last checkpoint.
 
     Args:
         args: what `parse_args` returns.
 
     Returns:
-        Dict from the names of the trainings that failed to the reasons, strings.
+        Dict from the names of the runs that failed to the reasons, strings.
 
     Raises:
         OSError: a file can't be written.
         WrongInput: a checkpoint can't be read, there is no Ray, or it can't write to the storage.
     """
-    done = {t["name"]: read_progress(args.folder, t)["step"] for t in args.trainings}
-    left = [t for t in args.trainings if done[t["name"]] < t["hyperparameters"]["max_steps"]]
-    steps = sum(t["hyperparameters"]["max_steps"] - done[t["name"]] for t in left)
-    count = f"{len(args.trainings)} run{'s' if len(args.trainings) > 1 else ''}"
+    done, left = {}, []
+    for planned in args.runs:
+        name = planned["name"]
+        done[name] = read_progress(args.folder, planned)["step"]
+        if done[name] < planned["hyperparameters"]["max_steps"]:
+            left.append(planned)
+    steps = sum(planned["hyperparameters"]["max_steps"] - done[planned["name"]] for planned in left)
+    count = f"{len(args.runs)} run{'s' if len(args.runs) > 1 else ''}"
     if not left:
         print(f"{count}, all done")
         return {}
@@ -222,15 +223,15 @@ def train_all(args):
 
 
 def tune_all(args, left, done):
-    """Lets Ray Tune run the trainings; see `train_all`.
+    """Lets Ray Tune run the runs; see `train_all`.
 
     Args:
         args: what `parse_args` returns.
-        left: list of the trainings that are not finished.
-        done: dict from the names of all trainings to the steps that each has done, ints.
+        left: list of the runs that are not finished.
+        done: dict from the names of all runs to the steps that each has done, ints.
     """
     begun = {}
-    for name in (training["name"] for training in left):
+    for name in (planned["name"] for planned in left):
         logdir = args.folder / f"{name}-log"
         if done[name]:
             begun[name] = ray.put(pack(logdir))
@@ -240,16 +241,16 @@ def tune_all(args, left, done):
     try:
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(train_one, begun=begun), {"cpu": 1}),
-            param_space={"training": tune.grid_search(left)},
+            param_space={"run": tune.grid_search(left)},
             tune_config=tune.TuneConfig(
-                trial_dirname_creator=lambda trial: trial.config["training"]["name"]
+                trial_dirname_creator=lambda trial: trial.config["run"]["name"]
             ),
             run_config=tune.RunConfig(
                 name=f"{args.folder.name}-{secrets.token_hex(4)}",
                 storage_path=storage,
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
                 checkpoint_config=tune.CheckpointConfig(num_to_keep=3),
-                callbacks=[Display(args.folder, args.trainings, done)],
+                callbacks=[Display(args.folder, args.runs, done)],
                 verbose=0,
             ),
         )
@@ -280,20 +281,20 @@ def collect(args, failed):
         failed: what `train_all` returns.
 
     Returns:
-        pandas.DataFrame for `report.summarize`; None while a training has neither finished nor
+        pandas.DataFrame for `report.summarize`; None while a run has neither finished nor
         failed.
 
     Raises:
         WrongInput: a checkpoint can't be read.
     """
     rows = []
-    for training in args.trainings:
-        name, hyperparameters = training["name"], training["hyperparameters"]
-        state = read_progress(args.folder, training)
+    for planned in args.runs:
+        name, hyperparameters = planned["name"], planned["hyperparameters"]
+        state = read_progress(args.folder, planned)
         if name not in failed and state["step"] < hyperparameters["max_steps"]:
             return None
-        row = {key: training[key] for key in ("setting", "env", "seed")}
-        row["failed"] = failed.get(name) or mismatch(training, state)
+        row = {key: planned[key] for key in ("setting", "env", "seed")}
+        row["failed"] = failed.get(name) or mismatch(planned, state)
         row |= {**hyperparameters, "name": name}
         rows += [
             {**row, "step": int(step), "return": average, "avg_max_q_value": q, "seconds": seconds}
@@ -302,27 +303,27 @@ def collect(args, failed):
     return report.frame(rows)
 
 
-def mismatch(training, state):
-    """Why the result of `read_progress` isn't that of the finished training: a string, or None."""
-    hyperparameters = training["hyperparameters"]
+def mismatch(planned, state):
+    """Why the result of `read_progress` isn't that of the finished run: a string, or None."""
+    hyperparameters = planned["hyperparameters"]
     every, max_steps = hyperparameters["eval_every"], hyperparameters["max_steps"]
     expected = sorted({*range(every, max_steps + 1, every), max_steps})
     steps = [int(step) for step, *_ in state["evaluations"]]
     if steps != expected:
         found = f"evaluations at {', '.join(map(str, steps)) or 'no'} steps"
-        return f"{training['name']}-log has {found}, not every {every} and at {max_steps}"
-    settings = {"env": training["env"], "seed": training["seed"], **hyperparameters}
+        return f"{planned['name']}-log has {found}, not every {every} and at {max_steps}"
+    settings = {"env": planned["env"], "seed": planned["seed"], **hyperparameters}
     other = [name for name in settings if state["settings"].get(name) != settings[name]]
     return (
-        f"{training['name']}-log was trained with a different {', '.join(other)}" if other else None
+        f"{planned['name']}-log was trained with a different {', '.join(other)}" if other else None
     )
 
 
 def write_results(args, frame):
     """Writes and prints the results of a grid; `frame` is what `collect` returns."""
-    frame.to_csv(args.folder / "results.csv", index=False)
     summary = report.summarize(frame)
-    summary.to_csv(args.folder / "summary.csv", index=False)
+    write_file(args.folder / "results.csv", frame.to_csv(index=False).encode())
+    write_file(args.folder / "summary.csv", summary.to_csv(index=False).encode())
     save_figure(report.plot(frame), args.folder / f"curves.{args.format or 'png'}")
     print(report.table(summary, report.reward_threshold(frame)))
     for (setting, reason), group in frame.groupby(["setting", "failed"], sort=False):
@@ -337,7 +338,7 @@ def main(argv=None):
     locked = lock(args.folder)
     try:
         if args.resume is None:
-            write_file(args.folder / "grid.json", json.dumps(args.trainings, indent=1).encode())
+            write_file(args.folder / "grid.json", json.dumps(args.runs, indent=1).encode())
         frame = collect(args, train_all(args))
         if frame is not None:
             return write_results(args, frame)
@@ -348,7 +349,7 @@ def main(argv=None):
     finally:
         locked.release()
     where = f" --address {args.address} --storage {args.storage}" if args.address else ""
-    env = args.trainings[0]["env"]
+    env = args.runs[0]["env"]
     where += f" --env {env}" if ":" in env else ""
     name = shlex.quote(args.name or args.resume)
     print(f"Stopped. To continue: python -m experiments.grid --resume {name}{where}")

@@ -38,7 +38,7 @@ from support.options import ENV
 
 POINTS = 180  # along each axis, at which the network is asked
 HUGE = 1e6  # where a bound is beyond this, an axis shows what the episodes visit
-MOST = 8  # snapshots side by side
+MAX_SHOWN = 8  # snapshots side by side
 STEPS = (0, 10, 25, 50, 75, 100, 150, 200)  # for which Mountain Car's Q-values are told
 PUSHES = ("push left", "no push", "push right")
 COLORS = ("#2166ac", "#e0e0e0", "#f4a12f")  # of up to three actions, told apart by all eyes
@@ -252,14 +252,21 @@ def label_steps(bar, bottom, top, gamma):
 def main(argv=None):
     parser = OneLineParser(prog="landscape", description="Draws what snapshots have learned.")
     add = parser.add_argument
-    add("snapshots", nargs="+", metavar="X.h5", help=f"snapshots, side by side; at most {MOST}")
+    add(
+        "snapshots",
+        nargs="+",
+        metavar="X.h5",
+        help=f"snapshots, side by side; at most {MAX_SHOWN}",
+    )
     add("--plot", metavar="FILE", type=new_file(*PLOTS), help="draw to a .png or .svg file")
     add("--seed", type=SEED, default=1, help="of the episode (default: 1)")
     add("--env", metavar="ID", help="environment (default: what the snapshots tell)")
     add("--optimum", action="store_true", help=f"draw the optimum beside them, in {ENV} only")
     args = parser.parse_args(argv)
-    if len(args.snapshots) > MOST:
-        parser.error(f"{len(args.snapshots)} snapshots don't fit side by side; give at most {MOST}")
+    if len(args.snapshots) > MAX_SHOWN:
+        parser.error(
+            f"{len(args.snapshots)} snapshots don't fit side by side; give at most {MAX_SHOWN}"
+        )
     if args.plot is not None:
         matplotlib.use("Agg")  # to files, without a window
     elif not can_show():

@@ -39,7 +39,7 @@ COARSEST = 100  # points along each axis, doubled until the mean return is preci
 PRECISION = 0.1  # change of the mean return that is small enough
 SMALLEST_CHANGE = 1e-3  # of a value, at which value iteration ends
 STARTS = 1001  # positions at which an episode may begin, evenly spread
-MOST_STEPS = 1000  # of an episode
+MAX_PLAYED = 1000  # of an episode
 ACTIONS = (0, 1, 2)
 POINTS = 400  # along each axis, to compare networks with
 EPISODES = 20  # of each of them
@@ -113,7 +113,7 @@ class Solution:
         return int(self.q_values(observation[np.newaxis])[0].argmax())
 
     def play(self):
-        """Plays greedily, from `STARTS` positions at rest, without a time limit but `MOST_STEPS`.
+        """Plays greedily, from `STARTS` positions at rest, without a time limit but `MAX_PLAYED`.
 
         Returns:
             Number of steps of each episode, an int array (STARTS,).
@@ -122,7 +122,7 @@ class Solution:
         velocities = np.zeros(STARTS)
         steps = np.zeros(STARTS, int)
         is_over = np.zeros(STARTS, bool)
-        while not is_over.all() and steps.max() < MOST_STEPS:
+        while not is_over.all() and steps.max() < MAX_PLAYED:
             q_values = self.q_values(np.stack([positions, velocities], axis=1))
             actions = q_values.argmax(axis=1)
             positions, velocities = step(self.car, positions, velocities, actions, 1.0, 1.0)

@@ -1,6 +1,7 @@
 """Trained policies: loads them out of snapshots, and plays them."""
 
 import os
+from types import ModuleType
 from typing import NamedTuple
 
 import gymnasium as gym
@@ -8,10 +9,9 @@ import keras
 
 import run
 from support.environments import make_env
-from support.errors import WrongInput
-from support.options import environment_of, network_value
-from support.settings import read_settings, shaping
-from support.snapshots import read_snapshot, use_weights
+from support.errors import ROOT
+from support.options import load_lesson
+from support.snapshots import use_weights
 
 
 class Policy(NamedTuple):
@@ -22,26 +22,31 @@ class Policy(NamedTuple):
         env_id: name of the environment that it is played in.
         env: that environment.
         model: Q-network.
-        gamma: discount factor with which it was trained; that of run.py if the file doesn't tell.
+        lesson: run.py with the constants that the snapshot has recorded.
     """
 
     filename: str
     env_id: str
     env: gym.Env
     model: keras.Model
-    gamma: float
+    lesson: ModuleType
+
+    @property
+    def gamma(self):
+        """Discount factor with which it was trained; that of run.py if the file doesn't tell."""
+        return float(self.lesson.DISCOUNT_FACTOR_GAMMA)
 
     def q_values(self, observations):
         """Q-values, float32 (n, n actions), for observations (n, observation size)."""
-        return run.predict(self.env, self.model, observations)
+        return self.lesson.predict(self.env, self.model, observations)
 
     def act(self, observation):
         """The greedy action, an int, for one observation."""
-        return run.greedy_action(self.env, self.model, observation)
+        return self.lesson.greedy_action(self.env, self.model, observation)
 
 
 def load_policy(filename, env_id=None):
-    """Loads a snapshot, with the environment and the network that it tells of itself.
+    """Loads a snapshot as `python run.py --model FILENAME --eval` does.
 
     Args:
         filename: .h5 file.
@@ -53,28 +58,15 @@ def load_policy(filename, env_id=None):
     Raises:
         WrongInput: it can't be read, or doesn't fit the environment.
     """
-    snapshot = read_snapshot(filename)
-    env_id = environment_of(snapshot, env_id)
-    env = make_env(env_id)
-    model = create_model(env, snapshot)
-    use_weights(model, snapshot)
-    gamma = snapshot.settings.get("discount_factor_gamma", run.DISCOUNT_FACTOR_GAMMA)
-    if type(gamma) not in (int, float) or not 0 <= gamma <= 1:
-        raise WrongInput(f"{filename} tells of a discount factor of {gamma!r}")
-    return Policy(filename, env_id, env, model, float(gamma))
-
-
-def create_model(env, snapshot):
-    """Does what `run.create_model` does, with the constants that a `Snapshot` tells of."""
-    constants = vars(run)
-    network = shaping(read_settings(constants), constants)
-    before = {setting.constant: constants[setting.constant] for setting in network}
-    try:
-        for setting in network:
-            constants[setting.constant] = network_value(snapshot, setting, setting.default)
-        return run.create_model(env)
-    finally:
-        constants.update(before)
+    arguments = [f"--model={filename}", "--eval"]
+    if env_id is not None:
+        arguments.append(f"--env={env_id}")
+    lesson = load_lesson(ROOT / "run.py", arguments)
+    options = lesson.options
+    env = make_env(options.env)
+    model = lesson.create_model(env)
+    use_weights(model, options.snapshot)
+    return Policy(filename, options.env, env, model, lesson)
 
 
 def play(env, choose, seed=None):

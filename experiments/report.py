@@ -2,7 +2,7 @@
 
     python -m experiments.report A-grid/results.csv B-grid/results.csv --plot both.png
 
-One training tells little, so a setting is judged by all its seeds, and each mean comes with its 95%
+One run tells little, so a setting is judged by all its seeds, and each mean comes with its 95%
 interval (percentile bootstrap; with a handful of seeds, it is too narrow). Beside the mean stands
 the interquartile mean (IQM), that of the middle half, which single lucky or unlucky seeds don't
 move (Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice", 2021).
@@ -34,13 +34,13 @@ matplotlib.use("Agg")  # to files, without a window
 COLUMNS = ("setting", "env", "seed", "step", "return", "seconds", "failed")
 KINDS = {"setting": str, "env": str, "step": float, "return": float}
 NONE = {name: "" for name in ("step", "return", "seconds", "failed")}  # a setting may be named NA
-MEASURES = {  # what is measured of a training, given the returns of its evaluations by step
+MEASURES = {  # what is measured of a run, given the returns of its evaluations by step
     "last evaluation": lambda returns: returns.iloc[-1],
     "best evaluation": lambda returns: returns.max(),
     "second half": lambda returns: returns[returns.index >= returns.index[-1] / 2].mean(),
     "mean of all evaluations": lambda returns: returns.mean(),
 }
-MOST_FAINT = 4  # settings in a plot that shows single trainings, too
+MAX_FAINT = 4  # settings in a plot that shows single runs, too
 STATISTICS = {
     "mean": np.mean,
     "IQM": functools.partial(stats.trim_mean, proportiontocut=0.25),
@@ -74,20 +74,20 @@ def interval(statistic, *samples):
 
 
 def summarize(results, compared="last evaluation"):
-    """Sums up trainings, per setting.
+    """Sums up runs, per setting.
 
     Args:
-        results: pandas.DataFrame with a row per training and evaluation: `setting` and `env`,
+        results: pandas.DataFrame with a row per run and evaluation: `setting` and `env`,
             strings; `seed`; `step`; `return`, the mean return of the evaluation; `failed`, a
-            message if the training came to no end, else nan. A training without evaluations has
+            message if the run did not finish, else nan. A run without evaluations has
             one row, whose step and return are nan.
         compared: the one of `MEASURES` by which settings are compared.
 
     Returns:
         pandas.DataFrame with a row per setting, in their order, whose figures are those of the
-        trainings that ended. `reached` counts those of which at least one evaluation reached the
+        runs that ended. `reached` counts those of which at least one evaluation reached the
         reward threshold of the environment. `gain` is the mean of the measure compared, minus that
-        of the first setting. `P(better)` is the probability that it is higher for a training than
+        of the first setting. `P(better)` is the probability that it is higher for a run than
         for one of the first setting, ties counted half (Mann-Whitney's U / n / m), and `p` that
         test's p-value, which knows nothing of how many settings are compared.
     """
@@ -183,7 +183,7 @@ def plot(results):
         itertools.cycle(["-", "--", "-.", ":"]),
     )
     ended = results[results["failed"].isna() & results["step"].notna()]
-    few = ended["setting"].nunique() <= MOST_FAINT
+    few = ended["setting"].nunique() <= MAX_FAINT
     for (setting, group), (colour, marker, line) in zip(
         ended.groupby("setting", sort=False), looks, strict=False
     ):

@@ -3,6 +3,7 @@
 - tutorial: `train` of run.py, with its log;
 - literal-port: the article's code on today's Keras, with `model.predict` for every greedy action
   and for the targets, and `model.fit` for the update;
+- on-batch: the same with `predict_on_batch` and `train_on_batch`;
 - Stable-Baselines3: its DQN (PyTorch), whose loss is Huber's and whose other settings are the same.
 
 All train a network of the same size in Mountain Car, on the CPU with their default threads, in
@@ -37,9 +38,7 @@ import pandas as pd
 import run
 from replay_buffer import ReplayBuffer
 from support.command_line import OneLineParser, number
-from support.environments import Replayable
 from support.errors import plain_errors
-from support.options import parse_args
 from support.training import Training
 
 
@@ -57,21 +56,27 @@ class Clock(gym.Wrapper):
 
 def train_tutorial(env, max_steps):
     """Trains in `env` for `max_steps` steps with this tutorial."""
-    off = f"--eval-every {10**9} --snapshot-every {10**9} --checkpoint-every {10**9} --eval-steps 1"
-    options = f"--name speed --seed 0 --max-steps {max_steps} {off}".split()
-    args = parse_args(vars(run), options)
-    env = Replayable(gym.wrappers.RecordEpisodeStatistics(env))
-    run.set_seed(env, args.seed)
+    run.MAX_STEPS = max_steps
+    run.EVAL_EVERY = run.SNAPSHOT_EVERY = run.CHECKPOINT_EVERY = 10**9
+    run.EVAL_STEPS = 1
+    env = gym.wrappers.RecordEpisodeStatistics(env)
+    run.set_seed(env, 0)
     model = run.create_model(env)
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        with Training(args, run.MAX_STEPS, run.CHECKPOINT_EVERY) as training:
+        with Training("speed", 0, run.MAX_STEPS, run.CHECKPOINT_EVERY) as training:
             run.train(env, gym.make("MountainCar-v0"), model, training)
 
 
-def train_port(env, max_steps):
-    """Trains in `env` for `max_steps` steps with `model.predict` and `model.fit`.
+def train_with_keras(env, max_steps, predict, fit):
+    """Trains in `env` for `max_steps` steps with methods of Keras models.
 
     Up to TRAIN_START it plays at random, to get there sooner.
+
+    Args:
+        env: environment.
+        max_steps: steps.
+        predict: function from a model and its inputs to its outputs, an array.
+        fit: function from a model, inputs and outputs, which makes one update.
     """
     model, target_model = run.create_model(env), run.create_model(env)
     replay_buffer = ReplayBuffer(run.REPLAY_BUFFER_SIZE, env.observation_space)
@@ -83,7 +88,7 @@ def train_port(env, max_steps):
             action = env.action_space.sample()
         else:
             inputs = [observation[np.newaxis], np.ones((1, n_actions))]
-            action = model.predict(inputs, verbose=0).argmax()
+            action = predict(model, inputs).argmax()
         next_observation, reward, terminated, truncated, _ = env.step(action)
         done = terminated or truncated
         replay_buffer.add(observation, action, reward, next_observation, done)
@@ -98,11 +103,32 @@ def train_port(env, max_steps):
         batch = replay_buffer.sample(run.BATCH_SIZE)
         observations, actions, rewards, next_observations, dones = batch
         inputs = [next_observations, np.ones((run.BATCH_SIZE, n_actions))]
-        next_q_values = target_model.predict(inputs, verbose=0).max(axis=1)
+        next_q_values = predict(target_model, inputs).max(axis=1)
         targets = rewards + run.DISCOUNT_FACTOR_GAMMA * np.where(dones, 0, next_q_values)
         masks = np.eye(n_actions)[actions]
-        masked_targets = masks * targets[:, np.newaxis]
-        model.fit([observations, masks], masked_targets, batch_size=run.BATCH_SIZE, verbose=0)
+        fit(model, [observations, masks], masks * targets[:, np.newaxis])
+
+
+def train_port(env, max_steps):
+    """Trains in `env` for `max_steps` steps with `model.predict` and `model.fit`."""
+    train_with_keras(
+        env,
+        max_steps,
+        predict=lambda model, inputs: model.predict(inputs, verbose=0),
+        fit=lambda model, inputs, targets: model.fit(
+            inputs, targets, batch_size=run.BATCH_SIZE, verbose=0
+        ),
+    )
+
+
+def train_on_batch(env, max_steps):
+    """Trains in `env` for `max_steps` steps with `predict_on_batch` and `train_on_batch`."""
+    train_with_keras(
+        env,
+        max_steps,
+        predict=lambda model, inputs: model.predict_on_batch(inputs),
+        fit=lambda model, inputs, targets: model.train_on_batch(inputs, targets),
+    )
 
 
 def train_stable_baselines3(env, max_steps):
@@ -132,6 +158,7 @@ def train_stable_baselines3(env, max_steps):
 CONTENDERS = {  # training function, learning steps timed: a few seconds of each
     "tutorial": (train_tutorial, 20000),
     "literal-port": (train_port, 50),
+    "on-batch": (train_on_batch, 500),
     "Stable-Baselines3": (train_stable_baselines3, 3000),
 }
 

@@ -1,4 +1,4 @@
-"""Runs one training of a grid in a worker of Ray Tune, and sends its run directory back."""
+"""Runs one run of a grid in a worker of Ray Tune, and sends its run directory back."""
 
 import support.fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps TensorFlow quiet)
 
@@ -13,33 +13,33 @@ from pathlib import Path
 import ray
 from ray import tune
 
-import run
 from support.checkpoints import CHECKPOINT, read_checkpoint
-from support.errors import WrongInput
+from support.errors import ROOT, Diverged, WrongInput
 from support.files import write_file
-from support.options import parse_args
+from support.options import load_lesson
 from support.settings import as_option
+from support.training import Training
 
 PACKED = "run.tar"  # in a checkpoint of Ray: the directory of the run
 
 
 def train_one(config, begun):
-    """Runs one training, from its start or its last checkpoint; Ray Tune calls it in a worker.
+    """Runs one run, from its start or its last checkpoint; Ray Tune calls it in a worker.
 
     The run's directory is in the worker's own. What Ray keeps as checkpoint is that, packed. With
-    it come the `step` and, for a training that can't go on, why it has `failed`.
+    it come the `step` and, for a run that can't go on, why it has `failed`.
 
     Args:
-        config: dict whose `training` is one of `list_trainings`.
-        begun: dict of the names of trainings that have begun before, to references that Ray has to
+        config: dict whose `run` is one of `list_runs`.
+        begun: dict of the names of runs that have begun before, to references that Ray has to
             what `pack` returned.
 
     Raises:
         OSError: a file can't be written. Ray tries again.
     """
-    training = config["training"]
+    planned = config["run"]
     failed = None
-    name, max_steps = training["name"], training["hyperparameters"]["max_steps"]
+    name, max_steps = planned["name"], planned["hyperparameters"]["max_steps"]
     logdir = f"{name}-log"
 
     def send(step):
@@ -59,38 +59,35 @@ def train_one(config, begun):
             return
         if state["file"]["missing"]:  # it can't be resumed, so it begins anew
             shutil.rmtree(logdir)
-    start = ["--name", name, "--seed", str(training["seed"])]
+    arguments = ["--name", name, "--seed", str(planned["seed"]), *as_options(planned)]
     if os.path.isdir(logdir):
-        start = ["--resume", logdir]
-    errors = io.StringIO()
+        resumed = ["--max-steps", str(max_steps), "--env", planned["env"]]
+        arguments = ["--resume", logdir, *resumed]
+    Training.on_checkpoint = staticmethod(send)
+    silent = io.StringIO()
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
-            args = parse_args(vars(run), start + as_options(training))
-            args.on_checkpoint = send
-            run.main(args)
-    except SystemExit:
-        last_line = errors.getvalue().strip().rpartition("\n")[2]
-        failed = last_line.partition(": ")[2]  # without the program's name
-    except (FloatingPointError, WrongInput) as error:
+        with contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent):
+            lesson = load_lesson(ROOT / "run.py", arguments)
+            lesson.main(lesson.options)
+    except (Diverged, WrongInput) as error:
         failed = str(error)
-    if failed:
         send(max_steps)
     shutil.rmtree(logdir, ignore_errors=True)
 
 
-def as_options(training):
-    """A training's environment and hyperparameters as options of run.py: list of strings."""
-    return [as_option("env", training["env"])] + [
-        as_option(name, value) for name, value in training["hyperparameters"].items()
+def as_options(planned):
+    """A run's environment and hyperparameters as options of run.py: list of strings."""
+    return [as_option("env", planned["env"])] + [
+        as_option(name, value) for name, value in planned["hyperparameters"].items()
     ]
 
 
-def read_progress(folder, training):
-    """Reads from its checkpoint how far a training is.
+def read_progress(folder, planned):
+    """Reads from its checkpoint how far a run is.
 
     Args:
         folder: directory of the grid.
-        training: one of `list_trainings`.
+        planned: one of `list_runs`.
 
     Returns:
         dict with `settings`, `step` and `evaluations` of a `Run`; of step 0 without a checkpoint.
@@ -98,7 +95,7 @@ def read_progress(folder, training):
     Raises:
         WrongInput: the checkpoint can't be read.
     """
-    logdir = Path(folder, f"{training['name']}-log")
+    logdir = Path(folder, f"{planned['name']}-log")
     if not (logdir / CHECKPOINT).exists():
         return {"settings": {}, "step": 0, "evaluations": ()}
     try:
@@ -138,7 +135,8 @@ def unpack(packed, folder):
             path, content = Path(folder, file.name), tar.extractfile(file).read()
             path.parent.mkdir(exist_ok=True)
             old = path.read_bytes() if path.exists() else b""
-            if "tfevents" in path.name and content.startswith(old):  # TensorBoard may be reading it
+            is_log = "tfevents" in path.name and not path.is_symlink()
+            if is_log and content.startswith(old):  # TensorBoard may be reading it
                 with open(path, "ab") as events:
                     events.write(content[len(old) :])
                     events.flush()

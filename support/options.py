@@ -90,7 +90,9 @@ def parse_options(constants, arguments):
         options.settings = resolve_settings(options)
         if not options.play:
             check_steps(options)
-            fit_validation_size(options.settings)
+            if fit_validation_size(options.settings):
+                size = options.settings["q_validation_size"]
+                print(f"Q_VALIDATION_SIZE is reduced to {size}, the step of the first evaluation")
     except WrongInput:
         if options.stopped_run:
             options.stopped_run.lock.release()
@@ -290,10 +292,13 @@ def fit_validation_size(settings):
     The observations over which that takes avg_max_q_value are drawn at the step of that number.
 
     Args:
-        settings: dict of names to values, which is changed; a line says so.
+        settings: dict of names to values, which is changed.
+
+    Returns:
+        Whether it was, a bool.
     """
     size, every, max_steps = map(settings.get, ("q_validation_size", "eval_every", "max_steps"))
-    if size and every and max_steps and size > min(every, max_steps):
-        first = min(every, max_steps)
-        settings["q_validation_size"] = first
-        print(f"Q_VALIDATION_SIZE is {first} instead of {size}: the first evaluation is then.")
+    is_too_late = bool(size and every and max_steps and size > min(every, max_steps))
+    if is_too_late:
+        settings["q_validation_size"] = min(every, max_steps)
+    return is_too_late

@@ -1,4 +1,4 @@
-"""The trainings of a grid: listed when it starts, and read from grid.json when it is resumed."""
+"""The runs of a grid: listed when it starts, and read from grid.json when it is resumed."""
 
 import itertools
 import json
@@ -6,11 +6,12 @@ import json
 from support.command_line import SEED
 from support.errors import WrongInput
 from support.files import check_name
-from support.settings import parse_recorded
+from support.options import fit_validation_size
+from support.settings import check_recorded
 
 
-def list_trainings(grid, options, seeds, env_id):
-    """Lists all trainings of a grid in the order in which they start: the settings take turns.
+def list_runs(grid, options, seeds, env_id):
+    """Lists all runs of a grid in the order in which they start: the settings take turns.
 
     Args:
         grid: name of the grid, and of its setting if there is but one.
@@ -23,11 +24,12 @@ def list_trainings(grid, options, seeds, env_id):
         `hyperparameters`, a dict of all of them to values.
     """
     options = {option: list(dict.fromkeys(values)) for option, values in options.items()}
-    trainings = []
+    runs = []
     for seed, values in itertools.product(seeds, itertools.product(*options.values())):
         chosen = dict(zip(options, values, strict=True))
+        fit_validation_size(chosen)
         varied = [f"{option}={chosen[option]}" for option in options if len(options[option]) > 1]
-        trainings.append(
+        runs.append(
             {
                 "setting": ",".join(varied) or grid,
                 "name": ",".join([*varied, f"seed={seed}"]),
@@ -36,11 +38,11 @@ def list_trainings(grid, options, seeds, env_id):
                 "hyperparameters": chosen,
             }
         )
-    return trainings
+    return runs
 
 
-def read_trainings(filename, settings):
-    """Reads what `list_trainings` returned from a file, which may come from a stranger.
+def read_runs(filename, settings):
+    """Reads what `list_runs` returned from a file, which may come from a stranger.
 
     Args:
         filename: path of a grid.json.
@@ -50,22 +52,22 @@ def read_trainings(filename, settings):
         WrongInput: it holds something else.
     """
     try:
-        trainings = json.loads(filename.read_text())
-        for training in trainings:
-            check_training(settings, **training)
+        runs = json.loads(filename.read_text())
+        for planned in runs:
+            check_run(settings, **planned)
         for keys in (("name",), ("setting", "seed")):
-            if len({tuple(t[key] for key in keys) for t in trainings}) < len(trainings):
-                raise ValueError(f"two trainings have the same {' and '.join(keys)}")
-        env_ids = {training["env"] for training in trainings}
+            if len({tuple(planned[key] for key in keys) for planned in runs}) < len(runs):
+                raise ValueError(f"two runs have the same {' and '.join(keys)}")
+        env_ids = {planned["env"] for planned in runs}
         if len(env_ids) != 1:
-            raise ValueError(f"its trainings are in {len(env_ids)} environments instead of 1")
+            raise ValueError(f"its runs are in {len(env_ids)} environments instead of 1")
     except Exception as error:  # whatever a file with something else leads to
         raise WrongInput(f"{filename} is not a grid of this program: {error!r}") from error
-    return trainings
+    return runs
 
 
-def check_training(settings, setting, name, env, seed, hyperparameters):
-    """Raises an error if the arguments are not those of a training of `list_trainings`."""
+def check_run(settings, setting, name, env, seed, hyperparameters):
+    """Raises an error if the arguments are not those of a run of `list_runs`."""
     check_name("its setting", setting)
     check_name("its run", name)
     if type(env) is not str or SEED(str(seed)) != seed:
@@ -73,4 +75,4 @@ def check_training(settings, setting, name, env, seed, hyperparameters):
     if hyperparameters.keys() != {setting.name for setting in settings}:
         raise ValueError(f"{name} has other hyperparameters")
     for setting in settings:
-        parse_recorded(setting.constant, setting.parse, hyperparameters[setting.name])
+        check_recorded(setting.constant, setting.parse, hyperparameters[setting.name])
