@@ -36,8 +36,8 @@ from support.options import ENV
 
 PAGE = Path(__file__).parent / "page"
 OPTIMUM_POINTS = 101  # along each axis, at which the page has the right values
-MOST_RUNS = 4
-LARGEST = 3_000_000  # bytes of the page, beyond which snapshots are left out
+MAX_RUNS = 4
+MAX_BYTES = 3_000_000  # of the page, beyond which snapshots are left out
 TOLERANCE = 1e-3  # of Q-values
 STATES = 100  # at which a network is compared with what the page makes of its weights
 
@@ -200,7 +200,7 @@ def read_page(filename):
 def thin_out(runs):
     """Leaves out every second snapshot of the run with the most, again and again, until all fit."""
     whole = sum(len(shown["snapshots"]) for shown in runs)
-    while sum(map(size_of, runs)) > LARGEST - 200_000:  # what is left for the rest of the page
+    while sum(map(size_of, runs)) > MAX_BYTES - 200_000:  # what is left for the rest of the page
         largest = max(runs, key=size_of)
         if len(largest["snapshots"]) < 3:
             break
@@ -218,12 +218,12 @@ def size_of(shown):
 def main(argv=None):
     parser = OneLineParser(prog="explore", description="Makes a page that shows training runs.")
     add = parser.add_argument
-    add("runs", nargs="+", metavar="NAME-log", help=f"directories of runs; at most {MOST_RUNS}")
+    add("runs", nargs="+", metavar="NAME-log", help=f"directories of runs; at most {MAX_RUNS}")
     output = {"type": new_file(".html"), "required": True, "metavar": "FILE.html"}
     add("-o", "--output", help="file to write", **output)
     args = parser.parse_args(argv)
-    if len(args.runs) > MOST_RUNS:
-        parser.error(f"{len(args.runs)} runs are too many for the page; give at most {MOST_RUNS}")
+    if len(args.runs) > MAX_RUNS:
+        parser.error(f"{len(args.runs)} runs are too many for the page; give at most {MAX_RUNS}")
     runs = [read_run(logdir) for logdir in args.runs]
     thin_out(runs)
     write_file(args.output, fill_in(prepare(runs)).encode())

@@ -19,11 +19,7 @@ import io
 import json
 import os
 import shutil
-import subprocess
 import tempfile
-import time
-import urllib.request
-from pathlib import Path
 
 import gymnasium as gym
 import matplotlib
@@ -31,6 +27,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from PIL import Image, ImageDraw, ImageFont
+from playwright import sync_api
 from tensorboard import program
 
 import run
@@ -65,10 +62,7 @@ STEPS_AWAY = 120  # from the flag, at which the colours of a landscape end in th
 PACE = 300  # milliseconds for each snapshot there
 MARGINS = {"left": 0.18, "right": 0.96, "bottom": 0.15, "top": 0.91}  # given, which is quick
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-BROWSER_OPTIONS = (  # a picture of a page without a screen, and without calling home
-    "--headless --no-sandbox --no-first-run --disable-background-networking --disable-sync "
-    "--disable-component-update --disable-gpu --hide-scrollbars"
-).split()
+BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 # Of avg_max_q_value: title; settings of trainings that may see the flag, and that never do.
 PANELS = {
     "the time limit is an end, as in run.py": ("fresh_article", "no_flag"),
@@ -78,10 +72,9 @@ HELD = {  # settings: their names
     "shown_article": "32 neurons in each layer (the article)",
     "shown_best": "128 neurons",
 }
-TRIES = 5  # at the screenshot
-CARDS = ((320, 170, 766, 590), (782, 170, 1228, 590))  # pixels of the curves in the screenshot
-EXAMPLES = {"example-log": (66, 80, 102), "example-wide-log": (18, 181, 203)}  # colours there
-WATCHED = "avg"  # in the names of the curves in the screenshot
+STEPS_DRIVEN = 60  # by the car in the picture of docs/explore.html
+EXAMPLES = ("example-log", "example-wide-log")  # in the picture of TensorBoard
+WATCHED = "avg"  # in the names of the curves there
 SETTINGS = {"scalarSmoothing": 0, "ignoreOutliers": False, "autoReload": True}  # of TensorBoard
 
 
@@ -270,89 +263,63 @@ def save_gif(pictures, durations, colors, filename):
     print(f"Saved {filename}")
 
 
-class Server(program.WerkzeugServer):
-    """TensorBoard with a page /set, which stores `SETTINGS` in the browser and shows the curves."""
-
-    def __init__(self, app, flags):
-        store = f"localStorage._tb_global_settings = JSON.stringify({json.dumps(SETTINGS)});"
-        page = (
-            f"<script>{store} location = '/?forceSVG=true&tagFilter={WATCHED}#timeseries';</script>"
-        )
-
-        def with_settings(environ, start_response):
-            if environ["PATH_INFO"] != "/set":
-                return app(environ, start_response)
-            start_response("200 OK", [("Content-Type", "text/html")])
-            return [page.encode()]
-
-        super().__init__(with_settings, flags)
-
-
-def photograph(url, size, milliseconds, is_right, filename):
-    """Saves what a browser shows of a page; says so where that is not to be had.
+@contextlib.contextmanager
+def open_page(width, height):
+    """Gives an empty page of `BROWSER`, a `Page` of Playwright; closes it in the end.
 
     Args:
-        url: of the page.
-        size: (width, height) of the window, pixels.
-        milliseconds: how long after its start.
-        is_right: function from a picture of Pillow to whether it shows what it should.
-        filename: .png file.
+        width, height: of the page, pixels.
     """
-    browser = next(filter(shutil.which, BROWSERS), None)
-    if browser is None:
-        print(f"{filename} stays as it is: there is none of {', '.join(BROWSERS)}")
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        screenshot = os.path.join(folder, "screenshot.png")
-        options = [f"--user-data-dir={folder}/browser", f"--window-size={size[0]},{size[1]}"]
-        options += [f"--virtual-time-budget={milliseconds}", f"--screenshot={screenshot}"]
-        for _ in range(TRIES):
-            with contextlib.suppress(OSError, subprocess.SubprocessError):
-                command = [browser, *BROWSER_OPTIONS, *options, url]
-                subprocess.run(command, check=True, capture_output=True, timeout=60)
-                picture = Image.open(screenshot).convert("RGB")
-                if is_right(picture):
-                    write_file(filename, Path(screenshot).read_bytes())
-                    print(f"Saved {filename}")
-                    return
-    print(f"{filename} stays as it is: {browser} doesn't show the page")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER)
+        size = {"width": width, "height": height}
+        yield browser.new_page(viewport=size, reduced_motion="reduce")
+        browser.close()
+
+
+def save_screenshot(page, filename):
+    """Writes what a page shows as a .png file."""
+    write_file(filename, page.screenshot())
+    print(f"Saved {filename}")
 
 
 def photograph_explore(filename):
     """Saves what a browser shows of docs/explore.html, with the car on its way."""
-    url = (ROOT / "docs" / "explore.html").as_uri()
-    photograph(url, (1280, 790), 3500, lambda picture: not picture.getcolors(500), filename)
+    with open_page(1280, 790) as page:
+        page.goto((ROOT / "docs" / "explore.html").as_uri())
+        for _ in range(STEPS_DRIVEN):
+            page.locator("#step-car").dispatch_event("click")
+        page.locator("#plane[data-cells='120']").wait_for()  # drawn finely
+        save_screenshot(page, filename)
 
 
 def photograph_tensorboard(filename):
     """Saves what a browser shows of `EXAMPLES` in TensorBoard."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, open_page(1500, 760) as page:
         for example in EXAMPLES:
             shutil.copytree(example, os.path.join(folder, example))
-        tensorboard = program.TensorBoard(server_class=Server)
+        tensorboard = program.TensorBoard()
         tensorboard.configure(argv=["", f"--logdir={folder}", "--port=0"])
         url = tensorboard.launch()
-        end = time.monotonic() + 60
-        while {*json.load(urllib.request.urlopen(f"{url}data/runs"))} != {*EXAMPLES}:
-            if time.monotonic() > end:
-                print(f"{filename} stays as it is: TensorBoard has found no curves")
-                return
-            time.sleep(0.1)  # it is still reading
-        photograph(f"{url}set", (1500, 760), 20000, has_curves, filename)
-
-
-def has_curves(picture):
-    """Whether a screenshot of TensorBoard has all curves: the page may be caught before."""
-    found = [dict(map(reversed, picture.crop(card).getcolors(2**24))) for card in CARDS]
-    return all(colors.get(color, 0) > 200 for colors in found for color in EXAMPLES.values())
+        settings = json.dumps(SETTINGS)
+        page.add_init_script(f"localStorage._tb_global_settings = JSON.stringify({settings})")
+        page.goto(f"{url}?forceSVG=true&tagFilter={WATCHED}#timeseries")
+        curves = page.locator("scalar-card .series-view path")
+        # If it is still reading, the curves come when the page reloads its data, every 30 seconds.
+        sync_api.expect(curves).to_have_count(2 * len(EXAMPLES), timeout=90_000)
+        save_screenshot(page, filename)
 
 
 def main(argv=None):
     OneLineParser(prog="pictures", description="Draws the pictures of the pages.").parse_args(argv)
     with contextlib.chdir(ROOT):
         draw_agents("images/agents.gif")
-        photograph_explore("images/explore.png")
-        photograph_tensorboard("images/tensorboard.png")
+        if BROWSER:
+            photograph_explore("images/explore.png")
+            photograph_tensorboard("images/tensorboard.png")
+        else:
+            names = ", ".join(BROWSERS)
+            print(f"explore.png and tensorboard.png stay as they are: there is none of {names}")
         draw_q_values("images/avg_max_q_value.png")
         draw_held("images/held.png")
         draw_widths("images/widths.png")

@@ -12,10 +12,9 @@ from playwright import sync_api
 
 import run
 from experiments import explore
+from experiments.pictures import BROWSER, BROWSERS
 from experiments.policies import load_policy, play
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 MINUS = "\N{MINUS SIGN}"
 HOSTILE = "<img src=x onerror=alert(1)>"
 SHORT = (
@@ -47,7 +46,7 @@ def browser():
     if BROWSER is None:
         pytest.skip(f"there is none of {', '.join(BROWSERS)}")
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=BROWSER)
         yield browser
         browser.close()
 
@@ -263,7 +262,7 @@ def test_what_cannot_be_shown_is_one_line(
 
 
 def test_too_many_snapshots_are_thinned_out(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(explore, "LARGEST", 200_000 + 150_000)
+    monkeypatch.setattr(explore, "MAX_BYTES", 200_000 + 150_000)
     monkeypatch.chdir(tmp_path)
     assert exit_status(explore.main, *map(str, runs(folder)), "-o", "x.html") == 0
     assert "snapshots are shown, so that the page has less than 3 MB" in capsys.readouterr().out
@@ -273,7 +272,7 @@ def test_too_many_snapshots_are_thinned_out(folder, tmp_path, monkeypatch, capsy
 
 def test_the_page_that_ships_is_what_the_program_makes():
     shipped = ROOT / "docs" / "explore.html"
-    assert shipped.stat().st_size < explore.LARGEST
+    assert shipped.stat().st_size < explore.MAX_BYTES
     assert shipped.read_text() == explore.fill_in(explore.read_page(shipped))
 
 
