@@ -169,7 +169,7 @@ def evaluate(env, model, seed=None):
     tqdm.write("Evaluation")
     returns = []
     episode_return = 0.0
-    env.action_space.seed(seed)
+    env.action_space.seed(spawn_seeds(seed)["evaluation_actions"])
     observation, _ = env.reset(seed=seed)
     with contextlib.suppress(KeyboardInterrupt):
         for _ in tqdm(range(EVAL_STEPS), disable=None, position=0, dynamic_ncols=True):
@@ -217,7 +217,8 @@ def train(env, eval_env, model, training):
     env = Replayable(env)  # for --resume, which plays the steps of an episode again
     target_model = keras.models.clone_model(model)
     target_model.set_weights(model.get_weights())
-    replay_buffer = ReplayBuffer(REPLAY_BUFFER_SIZE, env.observation_space, training.seed)
+    buffer_seed = spawn_seeds(training.seed)["replay_buffer"]
+    replay_buffer = ReplayBuffer(REPLAY_BUFFER_SIZE, env.observation_space, buffer_seed)
     log = TrainingLog(LOG_EVERY)
     loss = None
     env.reset()
@@ -287,11 +288,20 @@ def load_or_create_model(env, model_filename):
     return model
 
 
+def spawn_seeds(seed):
+    """Seeds of independent streams of random numbers, from one seed: a dict of names to ints."""
+    names = ("weights", "environment", "actions", "replay_buffer", "evaluation_actions")
+    children = np.random.SeedSequence(seed).spawn(len(names))
+    seeds = [int(child.generate_state(1)[0]) for child in children]
+    return dict(zip(names, seeds, strict=True))
+
+
 def set_seed(env, seed):
     """Seeds the initialization of weights, the environment (by a reset) and its random actions."""
-    keras.utils.set_random_seed(seed)
-    env.action_space.seed(seed)
-    env.reset(seed=seed)
+    seeds = spawn_seeds(seed)
+    keras.utils.set_random_seed(seeds["weights"])
+    env.action_space.seed(seeds["actions"])
+    env.reset(seed=seeds["environment"])
 
 
 def main(options):
