@@ -14,7 +14,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
 
-from support.memory import GIGABYTE
+from support.errors import GIGABYTE
 
 HIDDEN_FROM_HPARAMS = ("log_every", "checkpoint_every", "snapshot_every")
 

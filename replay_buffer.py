@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from support.memory import check_memory
+from support.errors import check_memory
 
 
 class ReplayBuffer:

@@ -1,7 +1,7 @@
 """Deep Q-learning (DQN) of Mountain Car, after "A Deep Dive into Reinforcement Learning" by
 Adam Stelmaszczyk (2018). `python run.py` trains; `python run.py --help` lists the options."""
 
-from support.options import read_options
+from support.options import read_options, start
 
 # Each of these is an option, too: `python run.py --train-epsilon 0.05` overrides the value here.
 TRAIN_EPSILON = 0.01  # probability of a random action in training
@@ -39,7 +39,6 @@ from replay_buffer import ReplayBuffer
 from support.environments import Replayable, make_env
 from support.errors import check_loss
 from support.snapshots import load_weights, write_snapshot
-from support.start import start
 from support.training import Training
 
 

@@ -11,6 +11,7 @@ import traceback
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+GIGABYTE = 1024**3  # bytes
 MODULES = {  # of libraries whose name on the registry is another one
     "pillow": "PIL",
     "pygame-ce": "pygame",
@@ -30,6 +31,23 @@ def check_loss(loss, step):
     """Raises `Diverged` where the loss, a float, at a training step isn't finite."""
     if not math.isfinite(loss):
         raise Diverged(f"the loss is {loss} at step {step}")
+
+
+def check_memory(needed, what):
+    """Raises `WrongInput` where less memory is free than is needed.
+
+    Args:
+        needed: bytes.
+        what: what needs them, a string.
+    """
+    import psutil  # here, for a part of this file has to work where no library is installed
+
+    available = psutil.virtual_memory().available
+    if needed > available:
+        raise WrongInput(
+            f"{what} would need {needed / GIGABYTE:.1f} GB of memory, and "
+            f"{available / GIGABYTE:.1f} GB are free; lower it"
+        )
 
 
 def check_installed(*files):

@@ -1,19 +1,23 @@
-"""The options of run.py: its constants, and what to do with a run or a snapshot.
+"""The options of run.py, its constants among them, and what it does around `main`.
 
-They are read before TensorFlow is loaded, which takes seconds; so nothing here imports it.
+They are read before TensorFlow is loaded, which takes seconds; so no module imported here needs it.
 """
 
+import contextlib
 import importlib.util
 import os
 import secrets
 import sys
+import tempfile
 from pathlib import Path
+
+import numpy as np
 
 from support.checkpoints import open_run
 from support.command_line import SEED, OneLineParser, new_file
 from support.errors import WrongInput, plain_errors, print_error
 from support.files import check_name
-from support.settings import add_settings, check_recorded, read_settings
+from support.settings import add_settings, as_option, check_recorded, read_settings
 from support.snapshots import read_snapshot
 
 ENV = "MountainCar-v0"
@@ -86,17 +90,14 @@ def parse_options(constants, arguments):
     options.snapshot = read_snapshot(options.model) if options.model else None
     options.stopped_run = open_run(options.resume) if options.resume is not None else None
     try:
-        resolve_environment(options)
         options.settings = resolve_settings(options)
         if not options.play:
             check_steps(options)
-            if fit_validation_size(options.settings):
-                size = options.settings["q_validation_size"]
-                print(f"Q_VALIDATION_SIZE is reduced to {size}, the step of the first evaluation")
     except WrongInput:
         if options.stopped_run:
             options.stopped_run.lock.release()
         raise
+    options.env, options.seed = options.settings["env"], options.settings["seed"]
     for setting in settings:
         constants[setting.constant] = options.settings[setting.name]
     return options
@@ -153,59 +154,6 @@ def check_options(options):
         raise WrongInput("--images can't write to the current directory")
 
 
-def resolve_environment(options):
-    """Gives `options.env` and `options.seed` their values, recorded ones for a run to be resumed.
-
-    Raises `WrongInput` where an option contradicts what is recorded, or that would import a module.
-    """
-    if options.stopped_run:
-        recorded = options.stopped_run.state["run"]["settings"]
-        env_id = str(recorded.get("env"))
-        check_import(options.env, env_id, options.resume)
-        check_given("--env", options.env, env_id, options.resume)
-        check_recorded("seed", SEED, recorded.get("seed"))
-        options.env, options.seed = env_id, recorded["seed"]
-    elif options.snapshot:
-        given, options.env = options.env, environment_of(options.snapshot, options.env)
-        if given is None and options.env != ENV and not options.play:
-            raise WrongInput(
-                f"{options.model} was trained in {options.env}, and not in {ENV}; to train it "
-                f"further, give --env {options.env}"
-            )
-    if options.env is None:
-        options.env = ENV
-    if options.seed is None:
-        options.seed = secrets.randbelow(2**32)
-
-
-def environment_of(snapshot, given):
-    """The name of the environment that a `Snapshot` is for, or of the `given` one instead.
-
-    Raises `WrongInput` where it would import a module and isn't given.
-    """
-    recorded = snapshot.settings.get("env", ENV)
-    if given is None:
-        check_import(given, recorded, snapshot.filename)
-    return given or recorded
-
-
-def check_import(given, recorded, source):
-    """Raises `WrongInput` where a recorded environment would import a module and isn't given."""
-    if ":" in recorded and given != recorded:
-        raise WrongInput(
-            f"{source} would import a module for its environment; if you trust it, give "
-            f"--env {recorded}"
-        )
-
-
-def check_given(option, given, recorded, source):
-    """Raises `WrongInput` where an option contradicts what a run or a snapshot has recorded."""
-    if given not in (None, recorded):
-        raise WrongInput(
-            f"{option} {given} contradicts {source}, which was made with {recorded}; leave it out"
-        )
-
-
 def resolve_settings(options):
     """The value of each setting: as recorded where that holds, else as given or in the source.
 
@@ -218,35 +166,48 @@ def resolve_settings(options):
     Raises:
         WrongInput: what is given contradicts what is recorded, or that is impossible.
     """
+    defaults = {setting.name: setting.default for setting in options.constants}
+    defaults |= {"env": ENV, "seed": secrets.randbelow(2**32), "model": "none"}
+    given = {setting.name: getattr(options, setting.constant) for setting in options.constants}
+    given |= {"env": options.env, "seed": options.seed, "model": options.model}
+    given = {name: value for name, value in given.items() if value is not None}
+    recorded = recorded_settings(options, defaults.keys(), given)
     source = options.resume or options.model
-    recorded = recorded_settings(options)
-    values = {}
-    for setting in options.constants:
-        given = getattr(options, setting.constant)
-        value = setting.default if given is None else given
-        if setting.name in recorded:
-            value = recorded[setting.name]
-            try:
-                check_recorded(setting.constant, setting.parse, value)
-            except WrongInput as error:
-                raise WrongInput(f"{source}: {error}") from error
-            check_given(setting.option, given, value, source)
-        values[setting.name] = value
-    model = recorded.get("model", "none") if options.stopped_run else options.model or "none"
+    for name, value in recorded.items():
+        if given.get(name, value) != value:
+            raise WrongInput(
+                f"{as_option(name, given[name])} contradicts {source}, which was made with "
+                f"{value}; leave it out"
+            )
+    settings = {**defaults, **given, **recorded}
     # Names of files may have bytes that are not text, which neither JSON nor TensorBoard takes.
-    readable = os.fsencode(str(model)).decode(errors="replace")
-    return values | {"env": options.env, "seed": options.seed, "model": readable}
+    settings["model"] = os.fsencode(str(settings["model"])).decode(errors="replace")
+    try:
+        check_recorded("seed", SEED, settings["seed"])
+        for setting in options.constants:
+            check_recorded(setting.constant, setting.parse, settings[setting.name])
+    except WrongInput as error:
+        raise WrongInput(f"{source}: {error}") from error
+    return settings
 
 
-def recorded_settings(options):
-    """The recorded settings that hold: dict of names to values.
+def recorded_settings(options, names, given):
+    """The recorded settings that hold.
 
     A run is resumed with all of its own but a new `--max-steps`. A snapshot is played with all that
-    it was trained with, except for how it is evaluated. A new run has none.
+    it was trained with but how it is evaluated, and another environment. A new run has none.
 
-    Raises `WrongInput` where a run to be resumed is of a program with other constants.
+    Args:
+        options: what the parser returned, with `snapshot` and `stopped_run`.
+        names: of all settings of this program.
+        given: dict of the names of settings to what is given.
+
+    Returns:
+        Dict of names to values.
+
+    Raises:
+        WrongInput: they are not those of this program, or their environment would import a module.
     """
-    names = {setting.name for setting in options.constants} | {"env", "seed", "model"}
     if options.stopped_run:
         recorded = dict(options.stopped_run.state["run"]["settings"])
         if recorded.keys() != names:
@@ -254,24 +215,47 @@ def recorded_settings(options):
             raise WrongInput(
                 f"{options.resume} was made by a program with other constants: {others}"
             )
-        if options.MAX_STEPS is not None:
+        check_environment(options.resume, recorded["env"], given.get("env"))
+        if "max_steps" in given:
             del recorded["max_steps"]
         return recorded
+
     if not options.snapshot:
         return {}
-    unknown = options.snapshot.settings.keys() - names
+    recorded = {"env": ENV, **options.snapshot.settings}
+    if "env" in given:
+        del recorded["env"]
+    else:
+        check_environment(options.model, recorded["env"])
+    if not options.play:
+        if recorded.get("env", ENV) != ENV:
+            raise WrongInput(
+                f"{options.model} was trained in {recorded['env']}, and not in {ENV}; to train it "
+                f"further, give --env {recorded['env']}"
+            )
+        return {}
+    unknown = recorded.keys() - names
     if unknown:
         print_error(
             f"warning: {options.model} was made with constants that this program doesn't have: "
             f"{', '.join(sorted(unknown))}; its network may be another one",
             status=0,
         )
-    recorded = options.snapshot.settings if options.play else {}
-    return {name: value for name, value in recorded.items() if not name.startswith("eval_")}
+    is_free = {name for name in recorded if name in ("seed", "model") or name.startswith("eval_")}
+    return {name: recorded[name] for name in recorded.keys() - unknown - is_free}
+
+
+def check_environment(source, recorded, given=None):
+    """Raises `WrongInput` where a recorded environment would import a module and isn't given."""
+    if ":" in str(recorded) and given != recorded:
+        raise WrongInput(
+            f"{source} would import a module for its environment; if you trust it, give "
+            f"--env {recorded}"
+        )
 
 
 def check_steps(options):
-    """Raises `WrongInput` where there is no step to be trained."""
+    """Raises `WrongInput` where no step is to be trained; fits Q_VALIDATION_SIZE to the run."""
     max_steps, train_start = (options.settings.get(name) for name in ("max_steps", "train_start"))
     if max_steps and train_start and max_steps <= train_start:
         raise WrongInput(
@@ -284,6 +268,9 @@ def check_steps(options):
             f"{options.resume} has done {done} steps, and --max-steps is {max_steps}; raise it to "
             "continue"
         )
+    if fit_validation_size(options.settings):
+        size = options.settings["q_validation_size"]
+        print(f"Q_VALIDATION_SIZE is reduced to {size}, the step of the first evaluation")
 
 
 def fit_validation_size(settings):
@@ -302,3 +289,45 @@ def fit_validation_size(settings):
     if is_too_late:
         settings["q_validation_size"] = min(every, max_steps)
     return is_too_late
+
+
+def start(main, options):
+    """Does what the command line asks for; mistakes in it end in one line.
+
+    Args:
+        main: function of the options.
+        options: what `read_options` returned.
+    """
+    with plain_errors():
+        if options.eager:
+            from support.fast_tensorflow import run_eagerly  # here, where TensorFlow is loaded
+
+            run_eagerly()
+        if options.test:
+            check_installation(options.filename)
+        else:
+            main(options)
+
+
+def check_installation(filename):
+    """Trains for a few hundred steps in a temporary directory, then loads and evaluates that.
+
+    It does so in CartPole-v1, where returns differ from network to network.
+
+    Args:
+        filename: of the lesson.
+
+    Raises:
+        OSError: the two don't agree.
+    """
+    same = "--env CartPole-v1 --seed 1 --eval-steps 1000"
+    short = "--name test --train-start 100 --q-validation-size 200 --eval-every 400 --max-steps 400"
+    returns = []
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        for words in (f"{same} {short}", f"{same} --model test-log/test-400.h5 --eval"):
+            lesson = load_lesson(filename, words.split())
+            returns.append(lesson.main(lesson.options))
+    trained, loaded = returns
+    if not np.array_equal(trained, loaded, equal_nan=True):
+        raise OSError(f"the trained network returns {trained}, but once loaded {loaded}")
+    print("The installation works: the network was trained, saved and loaded.")
