@@ -1,4 +1,4 @@
-"""One file with the whole state of a training; reading it runs no code.
+"""One file with the whole state of a run; reading it runs no code.
 
 It is a NumPy archive, in which JSON stands for what isn't an array, and a checksum over it.
 """
@@ -33,7 +33,7 @@ def versions():
 
 
 def encode(state):
-    """The state of a part of a training as it is written: a dict of names to arrays.
+    """The state of a part of a run as it is written: a dict of names to arrays.
 
     Raises TypeError where it is no dict of names to arrays of numbers and JSON values.
     """
@@ -61,7 +61,7 @@ def encode(state):
 
 
 def write_checkpoint(logdir, state, missing=None):
-    """Writes the checkpoint of the training in a directory, atomically.
+    """Writes the checkpoint of the run in a directory, atomically.
 
     Args:
         logdir: the directory.
@@ -149,7 +149,7 @@ def find_run(logdir):
 
 
 def read_checkpoint(logdir):
-    """Reads the checkpoint of the training in a directory.
+    """Reads the checkpoint of the run in a directory.
 
     Returns the states of all parts, dicts of names to arrays and JSON values, of which `run` is
     checked, and `file`: its `format`, the `versions` of libraries, and `missing`. Raises

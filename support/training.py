@@ -1,4 +1,4 @@
-"""A training as a whole: its directory, its state, and how it is stopped and resumed."""
+"""A run as a whole: its directory, its state, and how it is stopped and resumed."""
 
 import contextlib
 import itertools
@@ -84,8 +84,8 @@ class Training:
         log: the part of that name, a `TrainingLog`; None before `start`.
         evaluations: list of `Evaluation`s so far.
         validation_observations: array over which avg_max_q_value is taken; None before it is drawn.
-        on_checkpoint: None, or a function that every training calls with the step after each
-            checkpoint but the first, of step 0.
+        on_checkpoint: None, or a function that each run in this process calls with the step after
+            each checkpoint but the first, of step 0.
     """
 
     on_checkpoint = None
@@ -120,10 +120,10 @@ class Training:
         return self._stop_signal is not None
 
     def start(self, **parts):
-        """Makes the directory of a new training, or restores every part from its checkpoint.
+        """Makes the directory of a new run, or restores every part from its checkpoint.
 
         Args:
-            parts: by name, all that changes during a training. Each is a Keras model or optimizer,
+            parts: by name, all that changes during a run. Each is a Keras model or optimizer,
                 or has `get_state`, which returns a dict of names to arrays and JSON values, and
                 `set_state`, which takes that. Without them, it can't be resumed, and says so.
                 `env` must be among them, and `log`, a `TrainingLog`.
@@ -196,7 +196,7 @@ class Training:
             self._save()
 
     def get_state(self):
-        """Returns what a resumed training needs: a dict of arrays and JSON values."""
+        """Returns what a resumed run needs: a dict of arrays and JSON values."""
         observations = self.validation_observations
         if observations is not None:
             observations = np.asarray(observations)
