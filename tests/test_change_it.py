@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-import run
 from experiments import grid
 from support.checkpoints import read_checkpoint
+from support.options import load_lesson
 
 PAGE = (ROOT / "docs" / "change-it.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
@@ -70,7 +70,7 @@ def test_a_constant_of_ones_own_is_known_to_snapshot_and_run(command, tmp_path):
     evaluate = ["--model", "x-log/x-400.h5", "--eval", "--eval-steps", 10]
     assert command(*evaluate, **script)[::2] == (0, "")
     status, _, errors = command(*evaluate, "--activation", "relu", **script)
-    assert status == 2 and "was started with tanh" in errors
+    assert status == 2 and "was made with tanh" in errors
     status, _, errors = command(*evaluate)  # without the page's lines
     assert status == 0 and errors.count("\n") == 1
     assert "constants that this program doesn't have: activation" in errors
@@ -115,12 +115,12 @@ def test_the_grids_vary_the_constants_of_the_page(heading, name, values, tmp_pat
     (tmp_path / "run.py").write_text((ROOT / "run.py").read_text())
     (diff,) = [block for language, block in BLOCKS.findall(SECTIONS[heading]) if language == "diff"]
     apply(diff, tmp_path)
-    monkeypatch.setattr(run, "__file__", str(tmp_path / "run.py"))  # where constants are read
+    monkeypatch.setattr(grid, "run", load_lesson(tmp_path / "run.py"))
     blocks = [block for language, block in BLOCKS.findall(SECTIONS["Is it better?"])]
     (line,) = [block for block in blocks if block.startswith("python") and f"--{name}" in block]
-    trainings = grid.parse_args(shlex.split(line)[3:]).trainings
-    assert len(trainings) == 2 * 10
-    assert [one["hyperparameters"][name] for one in trainings[:2]] == values
+    runs = grid.parse_args(shlex.split(line)[3:]).runs
+    assert len(runs) == 2 * 10
+    assert [planned["hyperparameters"][name] for planned in runs[:2]] == values
 
 
 def test_what_may_help_the_last_seeds_does_what_the_page_says(env, tmp_path):

@@ -24,6 +24,7 @@ import pytest
 import tensorflow as tf
 from conftest import ROOT
 
+import run
 from experiments import grid, mountains
 from experiments.optimum import discounted
 
@@ -45,7 +46,7 @@ SHORT = (
 INSTEAD = [  # of commands that take long, don't end, or need other computers: pattern, what to run
     (r"(source|export|ray) .*", "true"),  # test_grid.py has such a cluster
     (r".*--address.*", "python -m experiments.grid --help"),
-    (r"python run.py --name first", "true"),  # which `run_command` has done
+    (r".*python run.py --name first", "true"),  # which `run_command` has done
     (INSTALL, "true"),
     (r".*pytest -m.*", "true"),  # the quick part of what the next one begins
     (r".*pytest.*", r"\g<0> -n 0 --collect-only tests/test_layout.py"),
@@ -119,7 +120,7 @@ def run_command(tmp_path_factory):
         assert ended.returncode == 0, ended.stdout + ended.stderr
         return ended.stdout
 
-    run_(".venv/bin/python run.py --name first")  # the training that others watch
+    run_(".venv/bin/python run.py --name first --seed 1")  # which others watch
     shutil.copy(clone / "example-log" / "example-50000.h5", clone / "first-log" / "first-50000.h5")
     return run_
 
@@ -247,6 +248,19 @@ def test_what_ships_of_two_runs_is_small_and_can_be_watched(command):
         status, output, _ = command("--model", best, "--eval", "--seed", 1)
         assert status == 0
         assert -101 < float(output.split()[-1]) < -98
+
+
+def test_the_lines_for_a_python_prompt_train(tmp_path, monkeypatch, capsys):
+    (lines,) = [
+        code
+        for language, code in BLOCKS.findall((DOCS / "using.md").read_text())
+        if language == "python"
+    ]
+    monkeypatch.chdir(tmp_path)
+    run.TRAIN_START, run.Q_VALIDATION_SIZE, run.EVAL_STEPS = 200, 300, 250
+    exec(lines.replace("20000", "400"), {})
+    assert (tmp_path / "prompt-log" / "prompt-400.h5").exists()
+    assert "step 400 episode_return_avg -200.000" in capsys.readouterr().out
 
 
 @functools.cache
