@@ -15,6 +15,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
 
 from support.errors import GIGABYTE
+from support.training import over_episodes
 
 HIDDEN_FROM_HPARAMS = ("log_every", "checkpoint_every", "snapshot_every")
 
@@ -91,6 +92,21 @@ def first_columns(summary, count):
         column.differs = True
     plugin_data.content = content.SerializeToString()
     return summary
+
+
+def warn_of_long_episodes(episodes, unfinished_steps, eval_steps):
+    """Says where an evaluation is too short for its average to be one of all episodes.
+
+    Args:
+        episodes: how many ended.
+        unfinished_steps: steps since the last one ended.
+        eval_steps: steps of the evaluation, EVAL_STEPS.
+    """
+    remedy = f"within EVAL_STEPS {eval_steps}: raise it, or give the environment a time limit"
+    if episodes == 0:
+        tqdm.write(f"No episode ended {remedy}.")
+    elif unfinished_steps > eval_steps / 2:
+        tqdm.write(f"The average favours short episodes, for a long one didn't end {remedy}.")
 
 
 class TrainingLog:
@@ -180,13 +196,20 @@ class TrainingLog:
             self.bar.disable = was_hidden
             self.evaluation_seconds += time.perf_counter() - start
 
-    def evaluation(self, step, episode_return_avg, avg_max_q_value):
-        """Prints and logs the results of an evaluation at training step `step`, two floats."""
+    def evaluation(self, step, episode_return_avg, episodes, avg_max_q_value):
+        """Prints and logs the results of an evaluation at training step `step`.
+
+        Args:
+            step: training step.
+            episode_return_avg: mean return, a float.
+            episodes: over how many episodes, an int.
+            avg_max_q_value: mean of the highest Q-values, a float.
+        """
         results = {"episode_return_avg": episode_return_avg, "avg_max_q_value": avg_max_q_value}
         self.logger.log(step, **results)
         tqdm.write(
             f"episode {self.episode} step {step} episode_return_avg {episode_return_avg:.3f} "
-            f"avg_max_q_value {avg_max_q_value:.3f}"
+            f"avg_max_q_value {avg_max_q_value:.3f} {over_episodes(episodes)}"
         )
 
     def get_state(self):

@@ -14,7 +14,7 @@ class ReplayBuffer:
 
     Args:
         size: transitions kept, at least 1; a further one replaces the oldest.
-        observation_space: Gymnasium space that gives the observations' shape and dtype.
+        observation_space: Gymnasium space that gives the observations' shape.
         seed: seed of the buffer's own random generator.
 
     Raises:
@@ -26,7 +26,7 @@ class ReplayBuffer:
     def __init__(self, size, observation_space, seed=None):
         if size < 1:
             raise ValueError(f"a replay buffer holds at least 1 transition, not {size}")
-        observation = np.zeros(observation_space.shape, observation_space.dtype)
+        observation = np.zeros(observation_space.shape, np.float32)  # as the network takes it
         bytes_per_transition = 2 * observation.nbytes + 8 + 4 + 1  # action, reward, done
         check_memory(2 * size * bytes_per_transition, f"REPLAY_BUFFER_SIZE {size}")
         self.size = size

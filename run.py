@@ -26,7 +26,6 @@ options = read_options(globals())  # now, for TensorFlow, imported below, takes 
 from support.fast_tensorflow import compiled  # isort: skip (first: it keeps TensorFlow quiet)
 
 import contextlib
-import math
 import os
 
 import keras
@@ -34,12 +33,12 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from loggers import TrainingLog
+from loggers import TrainingLog, warn_of_long_episodes
 from replay_buffer import ReplayBuffer
 from support.environments import Replayable, make_env
 from support.errors import check_loss
 from support.snapshots import load_weights, write_snapshot
-from support.training import Training
+from support.training import Training, over_episodes
 
 
 def one_hot_encode(n, action):
@@ -162,24 +161,28 @@ def evaluate(env, model, seed=None):
         seed: seed of the environment and of the random actions.
 
     Returns:
-        Mean return of the episodes completed, a float; nan if there is none. Outside of a
-        training, Ctrl-C or closing the window ends it early.
+        (episode_return_avg, episodes): mean return of the episodes completed, a float, nan if there
+        is none; and how many there are, an int. Outside of a training, Ctrl-C or closing the window
+        ends it early.
     """
     tqdm.write("Evaluation")
     returns = []
     episode_return = 0.0
+    step = last_end = 0
     env.action_space.seed(spawn_seeds(seed)["evaluation_actions"])
     observation, _ = env.reset(seed=seed)
     with contextlib.suppress(KeyboardInterrupt):
-        for _ in tqdm(range(EVAL_STEPS), disable=None, position=0, dynamic_ncols=True):
+        for step in tqdm(range(EVAL_STEPS), disable=None, position=0, dynamic_ncols=True):
             action = epsilon_greedy_action(env, model, observation, EVAL_EPSILON)
             observation, reward, terminated, truncated, _ = env.step(action)
             episode_return += reward
             if terminated or truncated:
                 returns.append(episode_return)
                 episode_return = 0.0
+                last_end = step
                 observation, _ = env.reset()
-    return float(np.mean(returns)) if returns else float("nan")
+    warn_of_long_episodes(len(returns), step - last_end, EVAL_STEPS)
+    return (float(np.mean(returns)) if returns else float("nan")), len(returns)
 
 
 def evaluate_and_save_best(eval_env, model, step, training):
@@ -188,10 +191,10 @@ def evaluate_and_save_best(eval_env, model, step, training):
     avg_max_q_value is the mean over `training.validation_observations` of the highest Q-value.
     """
     with training.log.paused():
-        episode_return_avg = evaluate(eval_env, model, training.seed)
+        episode_return_avg, episodes = evaluate(eval_env, model, training.seed)
         q_values = predict(eval_env, model, training.validation_observations)
     avg_max_q_value = np.mean(np.max(q_values, axis=1))
-    is_best = training.add_evaluation(step, episode_return_avg, avg_max_q_value)
+    is_best = training.add_evaluation(step, episode_return_avg, episodes, avg_max_q_value)
     if is_best:
         save_model(model, "best", training)
 
@@ -318,9 +321,8 @@ def main(options):
     model = load_or_create_model(env, options.model)
     if options.play:  # --view, --eval, --images or --gif
         with env:
-            episode_return_avg = evaluate(env, model, options.seed)
-        is_known = math.isfinite(episode_return_avg)
-        print(f"episode_return_avg {episode_return_avg:.3f}" if is_known else "No episode ended.")
+            episode_return_avg, episodes = evaluate(env, model, options.seed)
+        print(f"episode_return_avg {episode_return_avg:.3f} {over_episodes(episodes)}")
         return episode_return_avg
     with Training(
         options.name,

@@ -21,7 +21,7 @@ from support.errors import WrongInput, print_error
 from support.files import check_name, lock, write_file
 
 CHECKPOINT = "checkpoint.npz"
-FORMAT = 3  # of the file; others are refused
+FORMAT = 4  # of the file; others are refused
 LIBRARIES = ("gymnasium", "keras", "numpy", "tensorflow")  # whose versions affect exact results
 MAX_RUN_STEPS = 10**9
 NAME = "[A-Za-z0-9_]{1,100}"  # of an array
@@ -203,8 +203,8 @@ def _check_run(settings, name, step, seconds, first_return, evaluations, validat
         raise ValueError(f"it was made after {seconds} seconds")
     if first_return is not None and type(first_return) is not float:
         raise ValueError(f"its first episode returned {first_return!r}")
-    if evaluations.shape != (len(evaluations), 4) or evaluations.dtype != float:
-        raise ValueError("its evaluations are not rows of 4 numbers")
+    if evaluations.shape != (len(evaluations), 5) or evaluations.dtype != float:
+        raise ValueError("its evaluations are not rows of 5 numbers")
     steps = evaluations[:, 0]
     is_increasing = (np.diff(steps, prepend=0) > 0).all()
     is_whole = (steps % 1 == 0).all()

@@ -1,12 +1,26 @@
-"""Environments that fit the Q-network, and whose episodes can be played again."""
+"""Environments that fit the Q-network, keep Gymnasium's rules, and can be played again."""
 
+import copy
+import inspect
+import math
 import re
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import load_env_creator
 
-from support.errors import WrongInput
+from support.errors import BrokenEnvironment, WrongInput
 from support.view import Frames, Window, has_display
+
+SEE_PAGE = "docs/change-it.md shows how"
+FLATTEN = f"wrap it in gymnasium.wrappers.FlattenObservation ({SEE_PAGE})"
+DISCRETIZE = f"wrap it in a gymnasium.ActionWrapper that has such actions ({SEE_PAGE})"
+MAX_REPEATED = 10_000  # steps of an episode that is played again to see whether it can be
+NOT_REPEATABLE = (
+    "its first episode takes another course when it is played again. Snapshots won't reproduce the "
+    "returns that are reported, either. If a wrapper scales by what it has seen, scale by fixed "
+    "numbers instead"
+)
 
 
 def make_env(env_id, view=False, images=False, gif=None, title=""):
@@ -20,56 +34,148 @@ def make_env(env_id, view=False, images=False, gif=None, title=""):
         title: text after the name of the environment in the title of the window.
 
     Returns:
-        Environment that counts its episodes (Gymnasium's `RecordEpisodeStatistics`).
+        `Checked` environment that counts its episodes (Gymnasium's `RecordEpisodeStatistics`).
 
     Raises:
-        WrongInput: there is none of that name; it can't be drawn; or it doesn't fit the network,
-            which takes vectors of numbers, discrete actions and rewards that are numbers.
+        WrongInput: there is none of that name; it breaks a rule of Gymnasium's; it can't be drawn;
+            or it doesn't fit the network, which takes vectors of numbers, discrete actions counted
+            from 0, and rewards that are numbers.
     """
     is_watched = view or images or gif is not None
     in_window = view and has_display()
-    is_drawn = in_window or images or gif is not None
+    options = {"disable_env_checker": True}
+    if in_window or images or gif is not None:
+        options["render_mode"] = "rgb_array"
     try:
         if not re.fullmatch(r"([A-Za-z_][\w.]*:)?[\w./-]+", env_id):
             raise WrongInput("it is not a name such as MountainCar-v0 or module:Name-v0")
-        plain = gym.make(env_id, disable_env_checker=True)
-        check_env(plain)
-        if is_drawn and not can_be_drawn(plain):
-            raise WrongInput("it can't be drawn: its metadata name no render mode rgb_array")
-        env = gym.make(env_id, render_mode="rgb_array") if is_drawn else gym.make(env_id)
+        with gym.make(env_id, disable_env_checker=True) as plain:
+            check_env(plain)
+            problem = why_not_drawn(plain)
+        if problem and "render_mode" in options:
+            raise WrongInput(f"it can't be drawn: {problem}")
+        env = gym.make(env_id, **options)
         if in_window:
+            env.unwrapped.metadata = {"render_fps": 30, **env.unwrapped.metadata}
             env = Window(env, f"{env_id} - {title}")
     except (gym.error.Error, ImportError, WrongInput) as error:
         raise WrongInput(f"--env {env_id}: {error}") from error
-    env = gym.wrappers.RecordEpisodeStatistics(env)
+    env = gym.wrappers.RecordEpisodeStatistics(Checked(env))
     return Frames(env, view, images, gif) if is_watched else env
 
 
 def check_env(env):
-    """Raises `WrongInput` where the Q-network doesn't fit an environment; plays one step of it."""
+    """Raises `WrongInput` where an environment breaks Gymnasium's rules or doesn't fit the network.
+
+    It resets the environment and plays one step, inside each of its wrappers and in all of them.
+    """
+    layers = [env]
+    while isinstance(layers[-1], gym.Wrapper):
+        layers.append(layers[-1].env)
+    for layer in reversed(layers):
+        check_rules(layer)
     space, actions = env.observation_space, env.action_space
-    instead = "; choose one such as MountainCar-v0"
     if len(space.shape or ()) != 1:
-        raise WrongInput(f"its observations, {space}, are not vectors of numbers{instead}")
+        raise WrongInput(f"its observations, {space}, are not vectors of numbers; {FLATTEN}")
     if not isinstance(actions, gym.spaces.Discrete) or actions.start != 0:
-        raise WrongInput(f"its actions, {actions}, are not discrete and counted from 0{instead}")
-    reward_space = getattr(env.unwrapped, "reward_space", None)
-    if getattr(reward_space, "shape", ()) != ():
-        raise WrongInput(f"its rewards, {reward_space}, are not single numbers{instead}")
-    with env:
-        observation, _ = env.reset(seed=0)
-        next_observation, reward, *_ = env.unwrapped.step(actions.sample())
-    for seen in (observation, next_observation):
-        if np.shape(seen) != space.shape:
-            shapes = f"{np.shape(seen)}, its observation space says {space.shape}"
-            raise WrongInput(f"its observations have the shape {shapes}")
-    if np.shape(reward) != () or np.asarray(reward).dtype.kind not in "biuf":
-        raise WrongInput(f"its rewards, such as {reward}, are not single numbers{instead}")
+        raise WrongInput(
+            f"its actions, {actions}, are not discrete and counted from 0; {DISCRETIZE}"
+        )
+    env = Checked(env)
+    env.reset(seed=0)
+    env.step(actions.sample())
 
 
-def can_be_drawn(env):
-    """Whether an environment says that it gives pictures of itself."""
-    return "rgb_array" in (env.metadata or {}).get("render_modes", ())
+def check_rules(env):
+    """Raises `WrongInput` where `reset` or `step` of an environment break Gymnasium's rules."""
+    name = type(env).__name__
+    for attribute in ("observation_space", "action_space"):
+        if not isinstance(getattr(env, attribute, None), gym.Space):
+            raise WrongInput(f"{name} has no {attribute}, a gymnasium.spaces.Space")
+    if not takes(env.reset, "seed"):
+        raise WrongInput(
+            f"{name}.reset takes no seed; begin it with def reset(self, *, seed=None, options=None)"
+        )
+    result = env.reset(seed=0)
+    if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
+        raise WrongInput(f"{name}.reset must return observation and info, a dict; not {result}")
+    result = env.step(env.action_space.sample())
+    if not (isinstance(result, tuple) and len(result) == 5 and isinstance(result[4], dict)):
+        count = f"{len(result)} values" if isinstance(result, tuple) else f"{result}"
+        raise WrongInput(
+            f"{name}.step must return observation, reward, terminated, truncated and info, a dict; "
+            f"not {count}"
+        )
+
+
+def takes(function, parameter):
+    """Whether a function can be called with a parameter by name."""
+    parameters = inspect.signature(function).parameters
+    is_open = any(other.kind is other.VAR_KEYWORD for other in parameters.values())
+    return parameter in parameters or is_open
+
+
+def why_not_drawn(env):
+    """Why an environment gives no pictures of itself, a string; None if it gives them."""
+    if "rgb_array" not in (env.metadata or {}).get("render_modes", ()):
+        return "its metadata name no render mode rgb_array"
+    creator = env.spec.entry_point if env.spec else None
+    if isinstance(creator, str):
+        creator = load_env_creator(creator)
+    if creator is not None and not takes(creator, "render_mode"):
+        return "making it takes no render_mode, which its __init__ has to keep"
+    return None
+
+
+class Checked(gym.Wrapper):
+    """Raises `BrokenEnvironment` as soon as it returns something that can't be learned from.
+
+    That is an observation that isn't a vector of finite numbers of the space's shape, or a reward
+    that isn't a finite number. An `episode` of the environment's own in `info` is left out, for
+    that is where `RecordEpisodeStatistics` puts its own.
+    """
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.shape = env.observation_space.shape
+
+    def reset(self, *, seed=None, options=None):
+        observation, info = self.env.reset(seed=seed, options=options)
+        self.check_observation(observation)
+        return observation, info
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self.check_observation(observation)
+        self.check_reward(reward)
+        info.pop("episode", None)
+        return observation, reward, terminated, truncated, info
+
+    def check_observation(self, observation):
+        array = np.asarray(observation)
+        if array.shape != self.shape:
+            raise BrokenEnvironment(
+                f"the environment returned an observation of the shape {array.shape}, where its "
+                f"observation space says {self.shape}"
+            )
+        if array.dtype.kind not in "biuf":
+            raise BrokenEnvironment(f"the environment returned {observation}, which is no numbers")
+        is_finite = np.isfinite(array)
+        if not is_finite.all():
+            place = int(np.argmin(is_finite))
+            raise BrokenEnvironment(
+                f"the environment returned {array[place]} in observation[{place}]"
+            )
+
+    def check_reward(self, reward):
+        try:
+            is_number = np.ndim(reward) == 0 and math.isfinite(reward)
+        except TypeError:
+            is_number = False
+        if not is_number:
+            raise BrokenEnvironment(
+                f"the environment returned the reward {reward}, which is not a single finite number"
+            )
 
 
 class Replayable(gym.Wrapper):
@@ -79,16 +185,25 @@ class Replayable(gym.Wrapper):
     give their inner state. This needs an environment that takes all its randomness from
     `np_random`, and whose reset clears all other state. Observations are copies, because some
     environments return one array again and again, and change it.
+
+    Attributes:
+        observation: the newest one.
     """
 
     def __init__(self, env):
         super().__init__(env)
-        # Kept here, because looking it up through all wrappers is slow.
-        self.action_space = env.action_space
+        # Its own, for a class may have one for all its environments, and evaluations seed that; and
+        # here, because looking it up through all wrappers is slow.
+        self.action_space = copy.deepcopy(env.action_space)
+        self.actions = []
+        self.episode_return = 0.0
+        self.generator_at_reset = self.observation = None
 
     def reset(self, *, seed=None, options=None):
-        self.generator_at_reset = self._generator().state
+        self.last_episode = self.generator_at_reset, self.actions, self.course()
+        self.generator_at_reset = self.generator_state()
         self.actions = []
+        self.episode_return = 0.0
         observation, info = self.env.reset(seed=seed, options=options)
         self.observation = np.array(observation)
         return self.observation, info
@@ -96,32 +211,72 @@ class Replayable(gym.Wrapper):
     def step(self, action):
         self.actions.append(int(action))
         observation, reward, terminated, truncated, info = self.env.step(action)
+        self.episode_return += reward
         self.observation = np.array(observation)
         return self.observation, reward, terminated, truncated, info
 
-    def _generator(self):
-        return self.unwrapped.np_random.bit_generator
+    def generator_state(self):
+        """State of the environment's random generator, a dict; None if that is not NumPy's."""
+        generator = self.unwrapped.np_random
+        return generator.bit_generator.state if isinstance(generator, np.random.Generator) else None
+
+    def course(self):
+        """What must come out again when the episode is replayed: a tuple."""
+        observation = None if self.observation is None else self.observation.tolist()
+        return observation, float(self.episode_return), self.generator_state()
+
+    def play_again(self, generator_state, actions):
+        """Plays an episode from a reset (without a seed) with a state of the random generator."""
+        self.unwrapped.np_random.bit_generator.state = generator_state
+        self.reset()
+        for action in actions:
+            if not self.action_space.contains(action):
+                raise ValueError(f"{action} is not an action of {self.action_space}")
+            self.step(action)
+
+    def repeats_itself(self):
+        """Whether the episode before the last reset takes the same course when it is replayed.
+
+        A copy plays it; where none can be made, the environment itself, which is then as it was if
+        it does so. Long episodes aren't tried.
+        """
+        generator_state, actions, course = self.last_episode
+        if len(actions) > MAX_REPEATED:
+            return True
+        try:
+            env = copy.deepcopy(self)
+        except Exception:  # whatever an object of another language raises
+            env = self
+        now = self.get_state()
+        try:
+            env.play_again(generator_state, actions)
+            is_same = env.course() == course
+            if env is self:
+                self.set_state(now)
+        except ValueError:
+            is_same = False
+        return is_same
 
     def get_state(self):
-        """Returns what is needed to replay the episode since its reset (without a seed): a dict."""
+        """Returns what is needed to replay the episode since its reset (without a seed): a dict.
+
+        Raises ValueError where the environment's random generator is not NumPy's.
+        """
+        if self.generator_at_reset is None:
+            raise ValueError("its np_random is not a numpy.random.Generator")
         return {
             "generator_at_reset": self.generator_at_reset,
             "actions": np.array(self.actions, np.int64),
-            "generator": self._generator().state,
+            "generator": self.generator_state(),
             "observation": self.observation,
             "action_generator": self.action_space.np_random.bit_generator.state,
         }
 
     def set_state(self, state):
         """Plays an episode again; raises ValueError if it takes another course."""
-        self._generator().state = state["generator_at_reset"]
-        self.reset()
-        for action in state["actions"]:
-            if not self.action_space.contains(action):
-                raise ValueError(f"{action} is not an action of {self.action_space}")
-            self.step(action)
+        self.play_again(state["generator_at_reset"], state["actions"])
         arrived = np.array_equal(self.observation, state["observation"])
-        if not arrived or self._generator().state != state["generator"]:
+        if not arrived or self.generator_state() != state["generator"]:
             raise ValueError(
                 "its episode takes another course when it is played again; for a run to be "
                 "resumed, an environment must take all its randomness from np_random, and its "

@@ -23,6 +23,10 @@ class WrongInput(ValueError):
     """What the user asked for can't be done; the message says why, and what to do instead."""
 
 
+class BrokenEnvironment(WrongInput):
+    """An environment has returned something that can't be learned from."""
+
+
 class Diverged(ArithmeticError):
     """The training has diverged: its loss or a weight isn't finite any more."""
 

@@ -17,18 +17,24 @@ import numpy as np
 from tqdm import tqdm
 
 from support.checkpoints import encode, write_checkpoint
-from support.environments import can_be_drawn
-from support.errors import Diverged, WrongInput, describe
+from support.environments import NOT_REPEATABLE, why_not_drawn
+from support.errors import BrokenEnvironment, Diverged, WrongInput, describe
 from support.files import PARTIAL, lock
 
 
 class Evaluation(NamedTuple):
-    """The result of an evaluation; `seconds` is the training time up to it."""
+    """The result of an evaluation, over so many `episodes`; `seconds` is the time up to it."""
 
     step: int
     episode_return_avg: float
     avg_max_q_value: float
     seconds: float
+    episodes: int
+
+
+def over_episodes(count):
+    """Over how many episodes an average is taken, as in "over 98 episodes"."""
+    return f"over {count} episode{'' if count == 1 else 's'}"
 
 
 def holds_a_run(logdir):
@@ -150,21 +156,23 @@ class Training:
             print(f"Created {self.logdir}")
         self.log.begin(self)
 
-    def add_evaluation(self, step, episode_return_avg, avg_max_q_value):
+    def add_evaluation(self, step, episode_return_avg, episodes, avg_max_q_value):
         """Stores and logs the result of an evaluation.
 
         Args:
             step: training step.
             episode_return_avg: mean return, a float.
+            episodes: over how many episodes, an int.
             avg_max_q_value: mean of the highest Q-values, a float.
 
         Returns:
             Whether it is the best so far, a bool.
         """
         seconds = time.perf_counter() - self._started
-        found = Evaluation(step, episode_return_avg, float(avg_max_q_value), seconds)
+        avg_max_q_value = float(avg_max_q_value)
+        found = Evaluation(step, episode_return_avg, avg_max_q_value, seconds, episodes)
         self.evaluations.append(found)
-        self.log.evaluation(step, episode_return_avg, found.avg_max_q_value)
+        self.log.evaluation(step, episode_return_avg, episodes, avg_max_q_value)
         return self.best is found
 
     @property
@@ -190,6 +198,8 @@ class Training:
         if is_episode_end and self._first_return is None:
             self._first_return = float(info["episode"]["r"])
             self._collect()  # so that what can't be saved is told early
+            if "env" not in self._missing and not self._parts["env"].repeats_itself():
+                self._give_up("env", NOT_REPEATABLE)
         is_due = step // every > self._saved_step // every
         is_late = step - self._saved_step >= 2 * every
         if is_last_step or is_late or (is_due and is_episode_end):
@@ -206,7 +216,7 @@ class Training:
             "step": self._step,
             "seconds": time.perf_counter() - self._started,
             "first_return": self._first_return,
-            "evaluations": np.array(self.evaluations, float).reshape(-1, 4),
+            "evaluations": np.array(self.evaluations, float).reshape(-1, 5),
             "validation_observations": observations,
         }
 
@@ -217,7 +227,8 @@ class Training:
         self._started = time.perf_counter() - state["seconds"]
         self._first_return = state["first_return"]
         self.evaluations = [
-            Evaluation(int(step), *others) for step, *others in state["evaluations"].tolist()
+            Evaluation(int(step), *others, int(episodes))
+            for step, *others, episodes in state["evaluations"].tolist()
         ]
         self.validation_observations = state["validation_observations"]
         if self.validation_observations is not None:
@@ -235,7 +246,10 @@ class Training:
             except Exception as error:  # whatever somebody's own part leads to
                 if part is self.log and isinstance(error, OSError):
                     raise  # its curves can't be written to the disk
-                self._give_up(name, f"its get_state fails with {describe(error)}")
+                is_plain = type(error) is ValueError
+                self._give_up(
+                    name, error if is_plain else f"its get_state fails with {describe(error)}"
+                )
                 continue
             try:
                 states[name] = encode(state)
@@ -328,16 +342,18 @@ class Training:
         elif self.is_interrupted and self._step < self.max_steps:
             self._print_resume_hint()
             sys.exit(128 + self._stop_signal)
-        elif self.best:
+        elif self.evaluations:
             self._print_result()
 
     def _clean_up(self, error):
         """After an exception: removes a directory in which nothing was saved; says what is left."""
+        if self.logdir is None:  # before it has begun
+            return
         is_mine = self._lock is not None and not self.is_resumed
         if is_mine and self._saved_step == 0 and not glob(f"{escape(self.logdir)}/*.h5"):
             shutil.rmtree(self.logdir, ignore_errors=True)
             left = f"nothing was saved yet, so {self.logdir} is removed"
-            if not isinstance(error, Diverged):
+            if not isinstance(error, (Diverged, BrokenEnvironment)):
                 print(f"Nothing was saved yet, so {self.logdir} is removed.")
         else:
             left = f"the last good checkpoint is {self.logdir}'s of step {self._saved_step}"
@@ -349,6 +365,8 @@ class Training:
                 )
         if isinstance(error, Diverged):
             raise Diverged(f"{error}; {left}") from error
+        if isinstance(error, BrokenEnvironment):
+            raise BrokenEnvironment(f"{error} at step {self._step + 1}; {left}") from error
 
     def _print_resume_hint(self):
         """The last line of a run that was stopped."""
@@ -360,7 +378,14 @@ class Training:
     def _print_result(self):
         """The last line: the best policy, whether it solves the problem, and how to watch it."""
         best = self.best
-        line = f"Best: episode_return_avg {best.episode_return_avg:.3f} at step {best.step}"
+        if best is None:
+            print(
+                "No episode ended in an evaluation: raise EVAL_STEPS, or give the environment a "
+                "time limit."
+            )
+            return
+        average = f"episode_return_avg {best.episode_return_avg:.3f} {over_episodes(best.episodes)}"
+        line = f"Best: {average} at step {best.step}"
         if self._first_return is not None and best.episode_return_avg <= self._first_return:
             print(
                 f"{line}, no better than the first episode of the run ({self._first_return:.1f}). "
@@ -373,7 +398,7 @@ class Training:
             solves = "solves" if best.episode_return_avg >= threshold else "doesn't solve"
             line += f", which {solves} the problem (the threshold is {threshold:g})"
         model = shlex.quote(os.path.join(self.logdir, f"{self.name}-best.h5"))
-        look = "--view" if can_be_drawn(self._parts["env"]) else "--eval"
+        look = "--eval" if why_not_drawn(self._parts["env"]) else "--view"
         env_id = self.settings.get("env", "")
         env = f" --env {env_id}" if ":" in env_id else ""
         verb = "watch" if look == "--view" else "evaluate"
