@@ -10,7 +10,8 @@ import psutil
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api as hparams
-from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from tensorboard.plugins.hparams.api_pb2 import Status
+from tensorboard.plugins.hparams.summary import session_end_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
 
@@ -46,18 +47,22 @@ class TensorBoardLogger:
         ]
         self.write(summary=Summary(value=values), step=step)
 
-    def log_hyperparameters(self, name, hyperparameters, metrics):
+    def log_hyperparameters(self, name, hyperparameters):
         """Writes a run's settings for TensorBoard's HParams page, which compares runs by them.
+
+        The page has a column for whatever any run has: no run lists them, for of several lists, the
+        page would take one.
 
         Args:
             name: name of the run.
             hyperparameters: dict of names to numbers, strings and bools.
-            metrics: list of names of scalars, which the page shows beside them.
         """
-        columns = [hparams.HParam(name) for name in hyperparameters]
-        results = [hparams.Metric(name) for name in metrics]
-        self.write(summary=first_columns(hparams.hparams_config_pb(columns, results), 5))
         self.write(summary=hparams.hparams_pb(hyperparameters, trial_id=name))
+
+    def log_success(self):
+        """Tells the HParams page that the run has come to its end."""
+        summary = session_end_pb(Status.STATUS_SUCCESS)  # in TensorFlow's class of that name
+        self.write(summary=Summary.FromString(summary.SerializeToString()))
 
     def log_restart(self, step):
         """Tells TensorBoard to ignore what earlier files have from `step` on: it comes again."""
@@ -78,20 +83,6 @@ def next_event_file(logdir):
     last = max((int(number[1]) for number in numbers if number), default=0)
     number = max(int(time.time()), last + 1)
     return f"events.out.tfevents.{number:010}.{socket.gethostname()}.{os.getpid()}"
-
-
-def first_columns(summary, count):
-    """Lets the first columns of TensorBoard's HParams page stay the first ones.
-
-    The page sorts columns by name and shows five of them, but those that are marked as differing
-    between runs come before the others. `summary` is one of `hparams_config_pb`, and returned.
-    """
-    plugin_data = summary.value[0].metadata.plugin_data
-    content = HParamsPluginData.FromString(plugin_data.content)
-    for column in content.experiment.hparam_infos[:count]:
-        column.differs = True
-    plugin_data.content = content.SerializeToString()
-    return summary
 
 
 def warn_of_long_episodes(episodes, unfinished_steps, eval_steps):
@@ -118,13 +109,15 @@ class TrainingLog:
 
     def __init__(self, log_every):
         self.log_every = log_every
-        self.logger = self.bar = None  # until it begins
+        self.logger = self.bar = self.max_steps = None  # until it begins
+        self.newest_step = 0
         self.episode = 0  # episodes completed
         self.last_logged_step = 0
         self.evaluation_seconds = 0.0  # spent on evaluations since the last episode ended
 
     def begin(self, training):
         """Opens a new event file and the progress bar of a `Training`."""
+        self.max_steps = training.max_steps
         self.logger = TensorBoardLogger(training.logdir)
         if training.is_resumed:
             self.logger.log_restart(training.first_step)
@@ -134,8 +127,7 @@ class TrainingLog:
                 for name, value in training.settings.items()
                 if name not in HIDDEN_FROM_HPARAMS
             }
-            metrics = ["episode_return_avg", "avg_max_q_value"]
-            self.logger.log_hyperparameters(training.name, settings, metrics)
+            self.logger.log_hyperparameters(training.name, settings)
         self.bar = tqdm(
             total=training.max_steps,
             initial=training.first_step - 1,
@@ -152,6 +144,7 @@ class TrainingLog:
             loss: of the newest update, a float; None before the first.
             info: dict of `env.step`, which at the end of an episode has its statistics.
         """
+        self.newest_step = step
         self.bar.update()
         if "episode" in info:
             self.episode += 1
@@ -231,4 +224,6 @@ class TrainingLog:
         if self.bar is not None:
             self.bar.close()
         if self.logger is not None:
+            if self.newest_step == self.max_steps:
+                self.logger.log_success()
             self.logger.close()

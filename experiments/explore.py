@@ -77,7 +77,7 @@ def read_run(logdir):
         "targetUpdateEvery": settings.get("target_update_every", run.TARGET_UPDATE_EVERY),
         "sizes": sizes,
         "evaluations": [
-            [int(step), average, q_value] for step, average, q_value, _ in state["evaluations"]
+            [int(step), average, q_value] for step, average, q_value, *_ in state["evaluations"]
         ],
         "snapshots": [
             {"step": step, "weights": encode(weights)}

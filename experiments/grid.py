@@ -32,7 +32,7 @@ from support.command_line import OneLineParser, number
 from support.environments import make_env
 from support.errors import ROOT, WrongInput, plain_errors, print_error
 from support.files import check_name, lock, write_file
-from support.options import ENV
+from support.options import ENV, with_version
 from support.settings import add_settings
 
 # For Ray, before it is imported: no statistics over the network, and no event files of its own,
@@ -105,7 +105,7 @@ def parse_args(argv=None):
             options[setting.name] = getattr(args, setting.constant) or [setting.default]
         first = args.first_seed or 0
         seeds = range(first, first + (args.seeds or 10))
-        args.runs = list_runs(name, options, seeds, args.env or ENV)
+        args.runs = list_runs(name, options, seeds, with_version(args.env) or ENV)
         for planned in args.runs:
             check_name("a run would be named", planned["name"])
     make_env(args.runs[0]["env"]).close()
@@ -298,7 +298,7 @@ def collect(args, failed):
         row |= {**hyperparameters, "name": name}
         rows += [
             {**row, "step": int(step), "return": average, "avg_max_q_value": q, "seconds": seconds}
-            for step, average, q, seconds in state["evaluations"]
+            for step, average, q, seconds, _ in state["evaluations"]
         ] or [row]
     return report.frame(rows)
 

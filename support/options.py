@@ -11,7 +11,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import find_highest_version, parse_env_id
 
 from support.checkpoints import open_run
 from support.command_line import SEED, OneLineParser, new_file
@@ -169,7 +171,7 @@ def resolve_settings(options):
     defaults = {setting.name: setting.default for setting in options.constants}
     defaults |= {"env": ENV, "seed": secrets.randbelow(2**32), "model": "none"}
     given = {setting.name: getattr(options, setting.constant) for setting in options.constants}
-    given |= {"env": options.env, "seed": options.seed, "model": options.model}
+    given |= {"env": with_version(options.env), "seed": options.seed, "model": options.model}
     given = {name: value for name, value in given.items() if value is not None}
     recorded = recorded_settings(options, defaults.keys(), given)
     source = options.resume or options.model
@@ -243,6 +245,18 @@ def recorded_settings(options, names, given):
         )
     is_free = {name for name in recorded if name in ("seed", "model") or name.startswith("eval_")}
     return {name: recorded[name] for name in recorded.keys() - unknown - is_free}
+
+
+def with_version(env_id):
+    """The name of an environment with its newest version, `MountainCar-v0` for `MountainCar`."""
+    if env_id is None:
+        return None
+    with contextlib.suppress(gym.error.Error):
+        namespace, name, version = parse_env_id(env_id)
+        newest = find_highest_version(namespace, name)
+        if version is None and newest is not None:
+            return f"{env_id}-v{newest}"
+    return env_id
 
 
 def check_environment(source, recorded, given=None):
