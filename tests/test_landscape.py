@@ -66,8 +66,8 @@ def test_all_snapshots_share_one_scale_of_colours(rolling, monkeypatch):
 
 def test_the_episode_is_the_first_of_an_evaluation_with_that_seed(env, rolling, capsys):
     assert exit_status(landscape.main, "rolling-0.h5", "--plot", "x.png", "--seed", 7) == 0
-    _, told = capsys.readouterr().out.split("return ")
-    episode_return, steps = float(told.split()[0]), int(told.split()[2])
+    _, printed = capsys.readouterr().out.split("return ")
+    episode_return, steps = float(printed.split()[0]), int(printed.split()[2])
     assert -200 < episode_return == -steps
     run.EVAL_STEPS = steps
     assert run.evaluate(env, rolling, seed=7) == episode_return
@@ -79,7 +79,7 @@ def test_the_episode_is_the_first_of_an_evaluation_with_that_seed(env, rolling, 
     assert end[0] >= env.unwrapped.goal_position
 
 
-def test_the_picture_tells_snapshots_returns_and_actions(rolling, monkeypatch):
+def test_the_picture_names_snapshots_returns_and_actions(rolling, monkeypatch):
     figure = drawn(monkeypatch, "rolling-0.h5", "untrained-0.h5")
     assert figure.axes[0].get_title().startswith("rolling-0.h5\nreturn -1")
     assert figure.axes[1].get_title() == "untrained-0.h5\nreturn -200"
@@ -138,7 +138,7 @@ def test_any_name_of_a_file_will_do(rolling, tmp_path):
     "arguments, problem",
     [
         (["rolling-0.h5", "--env", "CartPole-v1"], "the network for this environment has"),
-        (["pole-0.h5"], "pole-0.h5: the observations of CartPole-v1 have 4 numbers, only 2"),
+        (["pole-0.h5"], "pole-0.h5: the observations of CartPole-v1 have 4 numbers; only 2"),
         (["rolling-0.h5", "hill-0.h5"], "draw them separately"),
         (["hill-0.h5", "--optimum"], "--optimum is known for MountainCar-v0 only"),
         (["rolling-0.h5", "short-0.h5", "--optimum"], "the discount factor 0.9, and"),
