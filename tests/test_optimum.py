@@ -11,6 +11,7 @@ from experiments import optimum
 from experiments.figures import OPTIMUM
 from experiments.optimum import Solution
 from experiments.policies import play
+from support.snapshots import write_snapshot
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def test_nothing_to_save_is_one_line(capsys):
 def test_a_snapshot_for_another_environment_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     pole = run.create_model(gym.make("CartPole-v1"))
-    run.save_model(pole, 0, ".", "pole", {"env": "CartPole-v1"})
+    write_snapshot("pole-0.h5", pole, {"env": "CartPole-v1"})
     assert exit_status(optimum.main, "pole-0.h5") == 2
     errors = capsys.readouterr().err
     assert errors.count("\n") == 1

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import exit_status
 
 from experiments import report
 from experiments.figures import save_figure
@@ -122,10 +123,8 @@ def test_wrong_input_is_one_line(arguments, problem, tmp_path, monkeypatch, caps
     (tmp_path / "words.csv").write_text(",".join(report.COLUMNS) + "\na,b,0,1,many,2,\n")
     (tmp_path / "empty.csv").write_text(",".join(report.COLUMNS))
     report.frame(make_runs("a", [[-150]]).to_dict("records")).to_csv("a.csv", index=False)
-    with pytest.raises(SystemExit) as exit_:
-        report.main(arguments)
+    assert exit_status(report.main, *arguments) == 2
     errors = capsys.readouterr().err
-    assert exit_.value.code == 2
     assert errors.count("\n") == 1 and problem in errors
 
 
