@@ -423,7 +423,7 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
     ),
     # docs/curves.md
     ("100 steps are worth {:.1f}, 200 steps {:.1f},", lambda: worth(100, 200)),
-    ("it can know of 18 steps, which makes {:.1f}; by 40,000 of 38", lambda: worth(18)),
+    ("it can have learned about 18 steps, which makes {:.1f}; by 40,000 of 38", lambda: worth(18)),
     ("38 steps, {:.1f}; by 60,000 of 58, {:.1f}; and", lambda: worth(38, 58)),
     ("in the end of 198, {:.1f}.", lambda: worth(198)),
     (
