@@ -1,4 +1,4 @@
-"""What goes past the lesson: many seeds, statistics, pictures. Nothing else imports it."""
+"""What goes beyond the lesson: many seeds, statistics, pictures. The lesson doesn't use it."""
 
 from support.errors import check_installed
 

@@ -10,14 +10,14 @@ from experiments.worker import packed_in, unpack
 
 
 class Display(tune.Callback):
-    """Shows the progress of a grid, and brings the directories of its runs up to date.
+    """Shows the progress of a grid, and updates the directories of its runs.
 
-    On a terminal, that is one line that changes; elsewhere, a line for each run that ends.
+    On a terminal it is one line that changes; elsewhere, a line for each run that ends.
 
     Args:
         folder: directory of the grid.
-        runs: list of `list_runs`.
-        done: dict of their names to the steps that each has done before, ints.
+        runs: list that `list_runs` returned.
+        done: dict from their names to the numbers of steps already done, ints.
     """
 
     def __init__(self, folder, runs, done):
@@ -40,7 +40,7 @@ class Display(tune.Callback):
                 initial=before,
                 unit=" steps",
                 smoothing=0,
-                mininterval=1,  # second, after which the time is brought up to date
+                mininterval=1,  # second, after which the remaining time is updated
                 miniters=0,  # even without a step
                 disable=None,
                 dynamic_ncols=True,
@@ -50,19 +50,19 @@ class Display(tune.Callback):
 
     def text(self, trials):
         """Says how many runs are done, running, failed and retried."""
-        over = {name for name, steps in self.done.items() if steps == self.max_steps[name]}
+        finished = {name for name, steps in self.done.items() if steps == self.max_steps[name]}
         started = {trial.config["run"]["name"] for trial in trials if trial.status == "RUNNING"}
-        running = started - over
+        running = started - finished
         gave_up = sum(bool((trial.last_result or {}).get("failed")) for trial in trials)
         died = sum(trial.status == "ERROR" for trial in trials)
-        done = len(over) - gave_up
+        done = len(finished) - gave_up
         text = f"{done} of {len(self.done)} done, {len(running)} running, {gave_up + died} failed"
         return f"{text}, {self.retries} retried" if self.retries else text
 
     def on_checkpoint(self, iteration, trials, trial, checkpoint, **info):
         try:
             unpack(packed_in(checkpoint), self.folder)
-        except OSError:  # of a full disk; stopped, the grid tries again, and says so
+        except OSError:  # the disk may be full: stop; the grid then tries again and says so
             signal.raise_signal(signal.SIGINT)
 
     def on_trial_recover(self, iteration, trials, trial, **info):

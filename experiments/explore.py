@@ -2,9 +2,10 @@
 
     python -m experiments.explore first-log -o first.html
 
-The page needs nothing but itself: the weights of all snapshots, NAME-STEP.h5, are in it, and it
-computes what the networks say. The more snapshots, the smoother: `python run.py --snapshot-every
-4000`. What it looks like and what it does is in the folder `page`, to be read and changed.
+The page is complete in itself: it contains the weights of all snapshots, NAME-STEP.h5, and computes
+Q-values from them. The more snapshots there are, the more smoothly it moves: `python run.py
+--snapshot-every 4000` makes many. Its text, style and code are in the folder `page`, for you to
+read and change.
 """
 
 import sys
@@ -37,7 +38,7 @@ from support.options import ENV
 PAGE = Path(__file__).parent / "page"
 OPTIMUM_POINTS = 101  # along each axis, at which the page has the right values
 MAX_RUNS = 4
-MAX_BYTES = 3_000_000  # of the page, beyond which snapshots are left out
+MAX_BYTES = 3_000_000  # of the page; beyond that, snapshots are left out
 TOLERANCE = 1e-3  # of Q-values
 STATES = 100  # at which a network is compared with what the page makes of its weights
 
@@ -59,7 +60,7 @@ def read_run(logdir):
     state = read_checkpoint(logdir)["run"]
     settings = state["settings"]
     if settings.get("env") != ENV:
-        raise WrongInput(f"{logdir} is of {settings.get('env')}; the page shows {ENV} only")
+        raise WrongInput(f"{logdir} is a run in {settings.get('env')}; the page shows {ENV} only")
     if not len(state["evaluations"]):
         raise WrongInput(f"{logdir} has no evaluation yet; train longer")
     steps = find_snapshots(logdir)
@@ -87,7 +88,7 @@ def read_run(logdir):
 
 
 def find_snapshots(logdir):
-    """The snapshots of a run that are of a step: dict of steps to files, in their order."""
+    """The numbered snapshots of a run: dict from steps to files, in the order of the steps."""
     found = {}
     for filename in os.listdir(logdir):
         match = re.fullmatch(r".*-(\d{1,9})\.h5", filename, re.DOTALL)
@@ -121,7 +122,7 @@ def as_network(policy):
         the layers.
 
     Raises:
-        WrongInput: the network does something else than the page.
+        WrongInput: the page can't compute what this network does.
     """
     dense = [layer for layer in policy.model.layers if isinstance(layer, keras.layers.Dense)]
     sizes = [2, *[layer.units for layer in dense]]
@@ -131,14 +132,14 @@ def as_network(policy):
     values = q_values(states, weights, sizes)
     if not np.allclose(values, policy.q_values(states), rtol=TOLERANCE, atol=TOLERANCE):
         raise WrongInput(
-            f"{policy.filename}: the page knows Dense layers with relu one after the other, and "
-            "this network does something else; change experiments/page and explore.py for it"
+            f"{policy.filename}: the page computes Dense layers with relu, one after another, and "
+            "this network is different; to show it, change experiments/page and explore.py"
         )
     return weights, sizes
 
 
 def q_values(states, weights, sizes):
-    """What the page computes: Q-values (n, 3) of states (n, 2); see `as_network` for the others."""
+    """What the page computes: Q-values (n, 3) of states (n, 2); `as_network` explains the rest."""
     values, rest = states, weights
     for number, (inputs, outputs) in enumerate(itertools.pairwise(sizes), start=1):
         kernel, bias, rest = np.split(rest, [inputs * outputs, (inputs + 1) * outputs])
@@ -159,7 +160,7 @@ def decode(text):
 
 
 def right_values(gamma):
-    """The highest Q-values that are right for a discount factor: dict for the page."""
+    """The right highest Q-values for a discount factor: dict for the page."""
     solution = Solution(POINTS, gamma)
     car = solution.car
     positions = np.linspace(car.min_position, car.max_position, OPTIMUM_POINTS)
@@ -170,7 +171,7 @@ def right_values(gamma):
 
 
 def prepare(runs):
-    """All that the page shows of what `read_run` returned for some runs, as JSON: a string."""
+    """The content of the page, from what `read_run` returned for some runs: JSON, a string."""
     gammas = sorted({shown["gamma"] for shown in runs})
     for shown in runs:
         shown["optimum"] = gammas.index(shown["gamma"])
@@ -179,11 +180,11 @@ def prepare(runs):
 
 
 def fill_in(content):
-    """The page with what `prepare` returned: a string."""
+    """The page with a content that `prepare` returned: a string."""
     page = (PAGE / "page.html").read_text(encoding="utf-8")
     names = ("page.css", "numbers.js", "page.js")
     parts = {name: (PAGE / name).read_text(encoding="utf-8") for name in names}
-    # In JSON a < may be written in another way, so that no name in it can end the element.
+    # JSON allows < to be written differently, so that no name can end the script element.
     parts["data"] = content.replace("<", "\\u003c")
     for name, part in parts.items():
         before, after = page.split(f"/* {name} */")
@@ -198,9 +199,9 @@ def read_page(filename):
 
 
 def thin_out(runs):
-    """Leaves out every second snapshot of the run with the most, again and again, until all fit."""
+    """Leaves out every second snapshot of the largest run, again and again, until all fit."""
     whole = sum(len(shown["snapshots"]) for shown in runs)
-    while sum(map(size_of, runs)) > MAX_BYTES - 200_000:  # what is left for the rest of the page
+    while sum(map(size_of, runs)) > MAX_BYTES - 200_000:  # left for the rest of the page
         largest = max(runs, key=size_of)
         if len(largest["snapshots"]) < 3:
             break
@@ -216,7 +217,7 @@ def size_of(shown):
 
 
 def main(argv=None):
-    parser = OneLineParser(prog="explore", description="Makes a page that shows training runs.")
+    parser = OneLineParser(prog="explore", description="Makes a page that shows runs.")
     add = parser.add_argument
     add("runs", nargs="+", metavar="NAME-log", help=f"directories of runs; at most {MAX_RUNS}")
     output = {"type": new_file(".html"), "required": True, "metavar": "FILE.html"}

@@ -1,4 +1,4 @@
-"""Figures of matplotlib as files."""
+"""Saves figures and pictures."""
 
 import io
 import os
@@ -9,16 +9,16 @@ from PIL import Image
 
 from support.files import write_file
 
-matplotlib.rcParams["text.parse_math"] = False  # a $ in a name is one
+matplotlib.rcParams["text.parse_math"] = False  # a $ in a name stays a $
 
 PLOTS = (".png", ".svg")
-OPTIMUM = {"MountainCar-v0": -97.7}  # highest possible mean return, of experiments.optimum
+OPTIMUM = {"MountainCar-v0": -97.7}  # best possible mean return, from experiments.optimum
 
 
 def save_figure(figure, filename):
     """Writes a matplotlib figure as .png or .svg, and closes it.
 
-    Raises OSError where that can't be done.
+    Raises OSError if it can't be written.
     """
     extension = os.path.splitext(filename)[1]
     content = io.BytesIO()

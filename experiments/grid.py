@@ -2,9 +2,9 @@
 
     python -m experiments.grid --train-epsilon 0.01 0.05 --seeds 10 --name epsilon
 
-Each run is that of `python run.py` with one value of each and one seed, on one core. Ray Tune
-distributes them over the cores of this machine or, with --address, of a cluster, and lets those
-that died go on from their last checkpoint. Tables, plot and run directories come to NAME-grid;
+Each run does what `python run.py` does with one value of each and one seed, on one core. Ray Tune
+distributes the runs over the cores of this machine or, with --address, of a cluster; a run that
+dies goes on from its last checkpoint. Tables, plot and run directories are written to NAME-grid;
 experiments/report.py explains them.
 """
 
@@ -35,11 +35,11 @@ from support.files import check_name, lock, write_file
 from support.options import ENV, with_version
 from support.settings import add_settings
 
-# For Ray, before it is imported: no statistics over the network, and no event files of its own,
-# which TensorBoard would take for further runs.
+# Ray reads these when it is imported. It is to send no statistics about its use, and to write no
+# event files of its own, which TensorBoard would take for more runs.
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # which prints whatever the verbosity
+os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # which would print at any verbosity
 
 import ray
 from ray import tune
@@ -62,14 +62,14 @@ def parse_args(argv=None):
     """Reads and checks the command line.
 
     Args:
-        argv: list of options and values; None for the program's own.
-
-    Raises:
-        WrongInput: it is wrong.
+        argv: list of options and values; None for those of the program.
 
     Returns:
         `argparse.Namespace`, in which `folder` is the grid's directory, and `runs` are those
         with which it was started.
+
+    Raises:
+        WrongInput: the command line is wrong.
     """
     parser = OneLineParser(
         prog="grid",
@@ -144,11 +144,14 @@ def check_cluster(args):
 
 
 def resumed_runs(args, settings):
-    """Reads the runs of the grid that is to be resumed.
+    """Reads the runs of a grid to be resumed.
 
     Args:
         args: what was parsed.
         settings: list of `Setting`s.
+
+    Returns:
+        What `list_runs` returned when the grid was started.
 
     Raises:
         WrongInput: there is no such grid, or it is damaged, or contradicts other options.
@@ -176,7 +179,7 @@ def resumed_runs(args, settings):
 
 
 def train_all(args):
-    """Runs all runs that are not finished, each from its last checkpoint.
+    """Trains all runs that are not finished, each from its last checkpoint.
 
     Args:
         args: what `parse_args` returns.
@@ -203,7 +206,7 @@ def train_all(args):
     here = {"address": "local", "num_cpus": args.cores, "include_dashboard": False}
     cluster = {"address": args.address} if args.address else here
     interrupts = []
-    signal.signal(signal.SIGINT, lambda *_: interrupts.append(True))  # one can crash ray.init
+    signal.signal(signal.SIGINT, lambda *_: interrupts.append(True))  # Ctrl-C can crash ray.init
     try:
         ray.init(**cluster, runtime_env=WORKER, log_to_driver=False, logging_level="CRITICAL")
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
@@ -223,19 +226,19 @@ def train_all(args):
 
 
 def tune_all(args, left, done):
-    """Lets Ray Tune run the runs; see `train_all`.
+    """Lets Ray Tune train the runs; see `train_all`.
 
     Args:
         args: what `parse_args` returns.
         left: list of the runs that are not finished.
-        done: dict from the names of all runs to the steps that each has done, ints.
+        done: dict from the names of all runs to the numbers of steps already done, ints.
     """
     begun = {}
     for name in (planned["name"] for planned in left):
         logdir = args.folder / f"{name}-log"
         if done[name]:
             begun[name] = ray.put(pack(logdir))
-        elif logdir.exists():  # this program was killed before it had written the first checkpoint
+        elif logdir.exists():  # the grid was killed before this run's first checkpoint
             shutil.rmtree(logdir)
     storage = args.storage or os.path.abspath(args.folder / "ray")
     try:
@@ -254,11 +257,11 @@ def tune_all(args, left, done):
                 verbose=0,
             ),
         )
-    except Exception as error:  # whatever the library for this kind of storage raises
+    except Exception as error:  # the library of each kind of storage has its own
         raise WrongInput(f"can't write checkpoints to {storage}: {error}") from error
     results = tuner.fit()
     failed = {}
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # after Ray's
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in place of Ray's
     for result in results:
         reason = (result.metrics or {}).get("failed")
         if result.error:
@@ -267,14 +270,14 @@ def tune_all(args, left, done):
             failed[os.path.basename(result.path)] = reason
         if result.checkpoint:
             unpack(packed_in(result.checkpoint), args.folder)
-    with contextlib.suppress(OSError):  # it may hold what belongs to others on other nodes
+    with contextlib.suppress(OSError):  # on other nodes, files may belong to other users
         results.filesystem.delete_dir(results.experiment_path)
     shutil.rmtree(args.folder / "ray", ignore_errors=True)
     return failed
 
 
 def collect(args, failed):
-    """Gathers the evaluations that the checkpoints of a grid hold.
+    """Collects the evaluations in the checkpoints of a grid.
 
     Args:
         args: what `parse_args` returns.
@@ -304,7 +307,7 @@ def collect(args, failed):
 
 
 def mismatch(planned, state):
-    """Why the result of `read_progress` isn't that of the finished run: a string, or None."""
+    """How what `read_progress` returned differs from the finished run: a string, or None."""
     hyperparameters = planned["hyperparameters"]
     every, max_steps = hyperparameters["eval_every"], hyperparameters["max_steps"]
     expected = sorted({*range(every, max_steps + 1, every), max_steps})

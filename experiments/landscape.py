@@ -2,10 +2,10 @@
 
     python -m experiments.landscape first-log/first-50000.h5 first-log/first-best.h5 --plot q.png
 
-Each snapshot gets a column: on top its highest Q-value, below its greedy action, for all
-observations; on both the first episode of `python run.py --model SNAPSHOT --view --seed 1`. Where
-no episode ever gets, the network has learned nothing, and the picture shows its guesses. With
---optimum, a further column shows what would be right.
+Each snapshot gets a column: its highest Q-value at the top and its greedy action below, for all
+observations. Both panels show the path of the first episode of `python run.py --model SNAPSHOT
+--view --seed 1`. Where no episode ever goes, the network has learned nothing, and the picture shows
+its guesses. With --optimum, one more column shows what would be right.
 """
 
 import sys
@@ -36,22 +36,22 @@ from support.command_line import SEED, OneLineParser, new_file
 from support.errors import WrongInput, plain_errors
 from support.options import ENV
 
-POINTS = 180  # along each axis, at which the network is asked
-HUGE = 1e6  # where a bound is beyond this, an axis shows what the episodes visit
+POINTS = 180  # along each axis, at which Q-values are computed
+HUGE = 1e6  # a bound beyond this is ignored: the axis shows what the episodes visit
 MAX_SHOWN = 8  # snapshots side by side
-STEPS = (0, 10, 25, 50, 75, 100, 150, 200)  # for which Mountain Car's Q-values are told
+STEPS = (0, 10, 25, 50, 75, 100, 150, 200)  # labelled on the colour bar of Mountain Car
 PUSHES = ("push left", "no push", "push right")
-COLORS = ("#2166ac", "#e0e0e0", "#f4a12f")  # of up to three actions, told apart by all eyes
+COLOURS = ("#2166ac", "#e0e0e0", "#f4a12f")  # of up to three actions, distinct to the colour-blind
 
 
 class Column(NamedTuple):
-    """What is drawn of one snapshot, or of the optimum.
+    """What is drawn for one snapshot, or for the optimum.
 
     Attributes:
         title: its name.
         path: the observations of an episode, float array (steps + 1, 2).
-        episode_return: what that returned, a float.
-        gamma: discount factor with which it was trained.
+        episode_return: the return of that episode, a float.
+        gamma: discount factor with which the policy was trained.
         q_values: function from observations, float32 (n, 2), to Q-values (n, n actions).
     """
 
@@ -74,10 +74,10 @@ def can_show():
     """Whether matplotlib can open a window here."""
     try:
         plt.switch_backend(matplotlib.get_backend())
-    except ImportError:  # of the library for windows, or for want of a display
+    except ImportError:  # the library for windows is missing, or there is no display
         return False
-    without = backend_registry.list_builtin(BackendFilter.NON_INTERACTIVE)
-    return matplotlib.get_backend().lower() not in without
+    without_windows = backend_registry.list_builtin(BackendFilter.NON_INTERACTIVE)
+    return matplotlib.get_backend().lower() not in without_windows
 
 
 def check_together(policies, with_optimum):
@@ -87,7 +87,7 @@ def check_together(policies, with_optimum):
     if size != 2:
         numbers = "1 number" if size == 1 else f"{size} numbers"
         raise WrongInput(
-            f"{first.filename}: the observations of {first.env_id} have {numbers}, only 2 can be "
+            f"{first.filename}: the observations of {first.env_id} have {numbers}; only 2 can be "
             "drawn"
         )
     for policy in policies:
@@ -99,15 +99,15 @@ def check_together(policies, with_optimum):
         if with_optimum and policy.gamma != first.gamma:
             raise WrongInput(
                 f"{policy.filename} was trained with the discount factor {policy.gamma:g}, and "
-                f"{first.filename} with {first.gamma:g}, which have different optimal values; draw "
-                "them separately"
+                f"{first.filename} with {first.gamma:g}, whose optimal values differ; draw them "
+                "separately"
             )
     if with_optimum and first.env_id != ENV:
         raise WrongInput(f"--optimum is known for {ENV} only, and not for {first.env_id}")
 
 
 def find_bounds(space, paths):
-    """Ends of both axes: the observation space's, or what is visited where those are far away.
+    """The ends of both axes: bounds of the observations or, if those are huge, what is visited.
 
     Args:
         space: observation space.
@@ -120,15 +120,15 @@ def find_bounds(space, paths):
     low, high = low.astype(float), high.astype(float)
     least, most = np.min(np.concatenate(paths), axis=0), np.max(np.concatenate(paths), axis=0)
     margin = np.where(most > least, 0.1 * (most - least), 1.0)
-    near = (np.abs(low) < HUGE) & (np.abs(high) < HUGE)
-    return np.where(near, low, least - margin), np.where(near, high, most + margin)
+    is_bounded = (np.abs(low) < HUGE) & (np.abs(high) < HUGE)
+    return np.where(is_bounded, low, least - margin), np.where(is_bounded, high, most + margin)
 
 
 def plane(low, high):
-    """The middles of `POINTS` by `POINTS` cells between bounds: observations, float32 (n, 2)."""
-    middles = (np.arange(POINTS) + 0.5) / POINTS
-    first_numbers = low[0] + (high[0] - low[0]) * middles
-    second_numbers = low[1] + (high[1] - low[1]) * middles
+    """The centres of `POINTS` by `POINTS` cells between bounds: observations, float32 (n, 2)."""
+    centres = (np.arange(POINTS) + 0.5) / POINTS
+    first_numbers = low[0] + (high[0] - low[0]) * centres
+    second_numbers = low[1] + (high[1] - low[1]) * centres
     x, y = np.meshgrid(first_numbers, second_numbers)
     return np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
 
@@ -137,7 +137,7 @@ def draw(env, columns, low, high):
     """Draws the columns side by side, with one scale of colours.
 
     Args:
-        env: environment of `make_plane`.
+        env: environment of the snapshots.
         columns: list of `Column`s.
         low, high: what `find_bounds` returns.
 
@@ -160,11 +160,11 @@ def draw(env, columns, low, high):
         column.q_values(observations).reshape(POINTS, POINTS, n_actions) for column in columns
     ]
     values = np.array([q.max(axis=2) for q in q_values])
-    bottom, top = np.percentile(values, [0.5, 99.5])  # corners that no episode sees may stand out
+    bottom, top = np.percentile(values, [0.5, 99.5])  # corners that no episode visits may stand out
     if is_car:
-        bottom, top = min(bottom, -1.0), 0.0  # 0 is nothing more to pay: what is above can't be
-    colors = COLORS if n_actions <= len(COLORS) else matplotlib.color_sequences["petroff10"]
-    colors = list(itertools.islice(itertools.cycle(colors), n_actions))
+        bottom, top = min(bottom, -1.0), 0.0  # 0 means nothing more to pay
+    colours = COLOURS if n_actions <= len(COLOURS) else matplotlib.color_sequences["petroff10"]
+    colours = list(itertools.islice(itertools.cycle(colours), n_actions))
     extent = (low[0], high[0], low[1], high[1])
     for column, value, q, (above, below) in zip(columns, values, q_values, axes.T, strict=True):
         name = textwrap.fill(readable(os.path.basename(column.title)), 24)
@@ -184,7 +184,7 @@ def draw(env, columns, low, high):
             origin="lower",
             aspect="auto",
             extent=extent,
-            cmap=matplotlib.colors.ListedColormap(colors),
+            cmap=matplotlib.colors.ListedColormap(colours),
             vmin=-0.5,
             vmax=n_actions - 0.5,
             interpolation="nearest",
@@ -205,8 +205,8 @@ def draw(env, columns, low, high):
         label_steps(bar, bottom, top, *gammas)
     names = PUSHES if is_car else [f"action {action}" for action in range(n_actions)]
     patches = [
-        matplotlib.patches.Patch(facecolor=color, edgecolor="black", label=name)
-        for name, color in zip(names, colors, strict=True)
+        matplotlib.patches.Patch(facecolor=colour, edgecolor="black", label=name)
+        for name, colour in zip(names, colours, strict=True)
     ]
     lines, _ = axes[1, 0].get_legend_handles_labels()
     legend = axes[1, -1].legend(
@@ -230,9 +230,9 @@ def draw_path(panel, path):
 
 
 def label_steps(bar, bottom, top, gamma):
-    """Says at a colour bar of Mountain Car how many steps to the flag a Q-value stands for.
+    """Labels the colour bar of Mountain Car with the steps to the flag that Q-values stand for.
 
-    Each costs 1, and is discounted: 100 steps to go are worth -(1 - gamma^100) / (1 - gamma).
+    Each step costs 1, discounted: 100 steps to go are worth -(1 - gamma^100) / (1 - gamma).
 
     Args:
         bar: colour bar of matplotlib.
@@ -260,7 +260,7 @@ def main(argv=None):
     )
     add("--plot", metavar="FILE", type=new_file(*PLOTS), help="draw to a .png or .svg file")
     add("--seed", type=SEED, default=1, help="of the episode (default: 1)")
-    add("--env", metavar="ID", help="environment (default: what the snapshots tell)")
+    add("--env", metavar="ID", help="environment (default: that of the snapshots)")
     add("--optimum", action="store_true", help=f"draw the optimum beside them, in {ENV} only")
     args = parser.parse_args(argv)
     if len(args.snapshots) > MAX_SHOWN:

@@ -1,12 +1,12 @@
-"""Other mountains: how far does the car get that was trained on one of them?
+"""Other mountains: how well does a policy drive where it was not trained?
 
     python -m experiments.mountains */*-best.h5 --plot mountains.png --save mountains.csv
     python -m experiments.mountains mountains.csv --plot mountains.png
 
 Plays trained policies in Mountain Car with more or less gravity, and with a stronger or weaker
-engine, than they were trained with. On every mountain each policy starts where it does in the
-first episodes of `python run.py --model POLICY --eval --seed 0`. For comparison, one that has
-learned nothing and always pushes the way the car rolls plays them, too.
+engine, than in training. On every mountain, its episodes start where the first ones of `python
+run.py --model POLICY --eval --seed 0` do. For comparison, a policy that has learned nothing, and
+always pushes the way the car rolls, plays on the same mountains.
 """
 
 import sys
@@ -47,13 +47,13 @@ def step(car, positions, velocities, actions, gravity, force):
     """One step of many cars at once, bit for bit what `MountainCarEnv.step` does with one.
 
     Args:
-        car: Gymnasium's `MountainCarEnv`, of which the constants are taken.
+        car: Gymnasium's `MountainCarEnv`, whose constants are used.
         positions, velocities: floats of shape (n,).
         actions: ints of shape (n,).
         gravity, force: factors of the car's own, shape (n,).
 
     Returns:
-        (positions, velocities) afterwards.
+        (positions, velocities) after the step.
     """
     slopes = np.array([math.cos(angle) for angle in (3 * positions).tolist()])  # np.cos may differ
     pushes = (actions - 1) * (car.force * force)
@@ -68,7 +68,7 @@ def mean_returns(env, choose, episodes, gravity, force):
     """Mean returns of a policy on several mountains, floats of shape (m,).
 
     Args:
-        env: Mountain Car, whose constants, time limit and starts are taken.
+        env: Mountain Car, whose constants, time limit and starts are used.
         choose: function of observations, float32 (n, 2), to actions, ints (n,).
         episodes: how many are played on each mountain, int.
         gravity, force: factors, floats of shape (m,).
@@ -94,14 +94,14 @@ def mean_returns(env, choose, episodes, gravity, force):
 
 
 def push_as_it_rolls(observations):
-    """Actions of a policy that has learned nothing: pushes to where the car rolls anyway."""
+    """Actions of a policy that has learned nothing: it pushes the way the car rolls."""
     return np.where(observations[:, 1] < 0, 0, 2)
 
 
 def measure(policy, episodes):
     """Mean returns of a `Policy`: pandas.DataFrame of `COLUMNS` with a row per mountain.
 
-    Raises `WrongInput` where it is for another environment.
+    Raises `WrongInput` if it is for another environment.
     """
     if policy.env_id != ENV:
         raise WrongInput(f"{policy.filename} is for {policy.env_id}, and not for {ENV}")
@@ -118,7 +118,7 @@ def measure(policy, episodes):
 
 
 def read(filename):
-    """Reads what --save has written; raises `WrongInput` where it is something else."""
+    """Reads what --save has written; raises `WrongInput` if the file holds something else."""
     try:
         results = pd.read_csv(filename, dtype={"policy": str})
         results = results[[*COLUMNS]]
@@ -132,7 +132,7 @@ def read(filename):
 
 
 def check_complete(results):
-    """Raises `WrongInput` where policies have not been to the same mountains once each."""
+    """Raises `WrongInput` unless all policies have been to the same mountains, once each."""
     twice = results.duplicated(["policy", *AXES])
     if twice.any():
         raise WrongInput(f"{results.loc[twice, 'policy'].iloc[0]} is given twice")
@@ -158,7 +158,7 @@ def over_policies(results):
 
 
 def reference(env, results):
-    """What `push_as_it_rolls` returns on the same mountains: like `over_policies`."""
+    """Mean returns of `push_as_it_rolls` on the same mountains, a table as of `over_policies`."""
     mean = over_policies(results)
     force, gravity = np.array(list(itertools.product(mean.index, mean.columns))).T
     returns = mean_returns(env, push_as_it_rolls, int(results["episodes"].max()), gravity, force)
@@ -204,7 +204,7 @@ def plot(results, rolling):
         "markeredgecolor": "black",
         "markersize": 18,
         "linestyle": "none",
-        "label": "mountain of the training",
+        "label": "mountain of training",
     }
     mean = over_policies(results)
     image = chart.pcolormesh(mean.columns, mean.index, mean, cmap="viridis", vmin=-200, vmax=-80)

@@ -5,12 +5,12 @@
 
 The second line says how far the values that a network has learned are from the right ones.
 
-A network has to find Q from what it tries. Here the rules of the problem are known, so that the
-Bellman equation can be solved for them: on a grid of positions and velocities, every value is
-replaced by what the equation says of it, again and again, until nothing changes any more (Sutton
+A network has to learn Q from the agent's own tries. Here the rules of the problem are known, so the
+Bellman equation can be solved directly: on a grid of positions and velocities, every value is
+replaced by what the equation gives for it, again and again, until the values hardly change (Sutton
 and Barto, "Reinforcement Learning", 2018, section 4.4). Between the points of the grid, values are
-interpolated. The finer the grid, the less that matters, so it is refined until the return of the
-policy that follows from the values hardly changes.
+interpolated. The finer the grid, the less that matters; so the grid is refined until the return of
+the resulting policy hardly changes.
 """
 
 import sys
@@ -39,10 +39,10 @@ COARSEST = 100  # points along each axis, doubled until the mean return is preci
 PRECISION = 0.1  # change of the mean return that is small enough
 SMALLEST_CHANGE = 1e-3  # of a value, at which value iteration ends
 STARTS = 1001  # positions at which an episode may begin, evenly spread
-MAX_PLAYED = 1000  # of an episode
+MAX_PLAYED = 1000  # steps of an episode
 ACTIONS = (0, 1, 2)
-POINTS = 400  # along each axis, to compare networks with
-EPISODES = 20  # of each of them
+POINTS = 400  # along each axis of the grid that networks are compared with
+EPISODES = 20  # that each of them plays
 SEED = 0  # of the first of these episodes
 
 
@@ -56,7 +56,7 @@ class Solution:
 
     Attributes:
         values: highest Q-values, float array (points, points); the first index is that of the
-            velocity, the second that of the position. 0 behind the flag.
+            velocity, the second that of the position. 0 where the episode is over.
     """
 
     def __init__(self, points, gamma, coarser=None):
@@ -93,14 +93,14 @@ class Solution:
         return ndimage.map_coordinates(self.values, places, order=1, mode="nearest")
 
     def _outcome(self, positions, velocities, action):
-        """What an action leads to: whether that is the end, and otherwise the place on the grid."""
+        """What an action leads to: whether the episode is over, and the places on the grid."""
         actions = np.full(len(positions), action)
         following = step(self.car, positions, velocities, actions, gravity=1.0, force=1.0)
         return self._is_over(*following), self._places(*following)
 
     def _q_value(self, is_over, places):
-        to_come = ndimage.map_coordinates(self.values, places, order=1, mode="nearest")
-        return -1 + self.gamma * np.where(is_over, 0, to_come)
+        next_values = ndimage.map_coordinates(self.values, places, order=1, mode="nearest")
+        return -1 + self.gamma * np.where(is_over, 0, next_values)
 
     def q_values(self, observations):
         """Q-values, floats (n, 3), for observations (n, 2): positions and velocities."""
@@ -113,7 +113,7 @@ class Solution:
         return int(self.q_values(observation[np.newaxis])[0].argmax())
 
     def play(self):
-        """Plays greedily, from `STARTS` positions at rest, without a time limit but `MAX_PLAYED`.
+        """Plays greedily from `STARTS` positions at rest, for at most `MAX_PLAYED` steps.
 
         Returns:
             Number of steps of each episode, an int array (STARTS,).
@@ -132,10 +132,10 @@ class Solution:
 
 
 def refine():
-    """Solves Mountain Car without discount on finer and finer grids, up to `PRECISION`.
+    """Solves Mountain Car without discount on ever finer grids, until `PRECISION` is reached.
 
     Yields:
-        For each grid: the points along an axis, int; numbers of steps, of `Solution.play`.
+        For each grid: the points along an axis, an int; what `Solution.play` returns.
     """
     points, solution, mean = COARSEST, None, np.inf
     while True:
@@ -209,20 +209,20 @@ def main(argv=None):
 
 
 def compare_all(policies):
-    """What `compare` gives for each of some `Policy`s: DataFrame, with a row for each.
+    """What `compare` returns for each of some `Policy`s: pandas.DataFrame with a row for each.
 
-    Raises `WrongInput` where one is for another environment.
+    Raises `WrongInput` if one is for another environment.
     """
     for policy in policies:
         if policy.env_id != ENV:
             raise WrongInput(f"{policy.filename} is for {policy.env_id}, and not for {ENV}")
     solve = functools.cache(lambda gamma: Solution(POINTS, gamma))
     names = [readable(policy.filename) for policy in policies]
-    return pd.DataFrame([compare(p, solve(p.gamma)) for p in policies], names)
+    return pd.DataFrame([compare(policy, solve(policy.gamma)) for policy in policies], names)
 
 
 def print_optimum(gamma):
-    """Computes the optimum and prints it, for each grid; also discounted by `gamma`, a float."""
+    """Computes the optimum and prints it for each grid, also discounted by `gamma`, a float."""
     print(f"grid         mean return    discounted by {gamma:g}")
     for points, steps in refine():
         value = discounted(steps, gamma).mean()

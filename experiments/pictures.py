@@ -1,4 +1,4 @@
-"""Draws the pictures of the project's pages into images/, out of data that is in the project:
+"""Draws the pictures of the project's pages into images/, from data in the project:
 
     python -m experiments.pictures
 
@@ -58,12 +58,12 @@ WIDTH, HEIGHT = 300, 200  # pixels of an agent in the GIF
 CAPTION = 44  # pixels of the text above it
 STRIDE = 2  # steps between frames
 LAST_FRAME = 3000  # milliseconds that the last one is shown
-STEPS_AWAY = 120  # from the flag, at which the colours of a landscape end in the other GIF
-PACE = 300  # milliseconds for each snapshot there
-MARGINS = {"left": 0.18, "right": 0.96, "bottom": 0.15, "top": 0.91}  # given, which is quick
+STEPS_AWAY = 120  # from the flag, at which the colours in the GIF of snapshots end
+PACE = 300  # milliseconds for each snapshot in it
+MARGINS = {"left": 0.18, "right": 0.96, "bottom": 0.15, "top": 0.91}  # fixed, which is quick
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
-# Of avg_max_q_value: title; settings of trainings that may see the flag, and that never do.
+# Of avg_max_q_value: title; settings of runs that may see the flag, and of runs that never do.
 PANELS = {
     "the time limit is an end, as in run.py": ("fresh_article", "no_flag"),
     "looking past the time limit": ("endless", "no_flag_endless"),
@@ -79,15 +79,15 @@ SETTINGS = {"scalarSmoothing": 0, "ignoreOutliers": False, "autoReload": True}  
 
 
 def film(snapshot, seed):
-    """One episode of Mountain Car, as it looks.
+    """Films one episode of Mountain Car.
 
     Args:
         snapshot: .h5 file of the policy; None for random actions.
         seed: seed of the environment and of the actions.
 
     Returns:
-        List of what there is before the first step and after each: the picture, an uint8 array;
-        what is to be said of it, a string.
+        List with a pair for the start and for each step: the picture, a uint8 array; its caption, a
+        string.
     """
     env = gym.make(ENV, render_mode="rgb_array")
     choose = load_policy(snapshot).act if snapshot else lambda _: env.action_space.sample()
@@ -107,19 +107,19 @@ def draw_agents(filename):
         picture = Image.new("RGB", (WIDTH * len(episodes), HEIGHT + CAPTION), "white")
         draw = ImageDraw.Draw(picture)
         for n, (name, frames) in enumerate(episodes.items()):
-            frame, told = frames[min(step, len(frames) - 1)]
+            frame, caption = frames[min(step, len(frames) - 1)]
             small = Image.fromarray(frame).resize((WIDTH, HEIGHT), Image.Resampling.BOX)
             picture.paste(small, (n * WIDTH, CAPTION))
             draw.line([(n * WIDTH, 0), (n * WIDTH, picture.height)], "lightgray")
             draw.text((n * WIDTH + 10, 4), name, "black", font)
-            draw.text((n * WIDTH + 10, 23), told, "dimgray", font)
+            draw.text((n * WIDTH + 10, 23), caption, "dimgray", font)
         pictures.append(picture)
     pace = 1000 * STRIDE // 30  # the environment's 30 steps a second
     save_gif(pictures, [pace] * (len(pictures) - 1) + [LAST_FRAME], 32, filename)
 
 
 def draw_q_values(filename):
-    """Draws avg_max_q_value of many trainings, beside what numbers of steps are worth."""
+    """Draws avg_max_q_value of many runs, beside what numbers of steps are worth."""
     files = ("fresh_article", "exercises", "no_flag")
     results = pd.concat(pd.read_csv(f"{RESULTS}/{file}.csv") for file in files)
     curves = results.pivot(index="step", columns=["setting", "seed"], values="avg_max_q_value")
@@ -144,9 +144,13 @@ def draw_q_values(filename):
 
 
 def draw_worth(axes, with_limit):
-    """Draws what numbers of steps are worth, and how many the copies so far allow to be known.
+    """Draws what numbers of steps are worth, and how many the network can have learned about.
 
-    `with_limit`: whether also if the time limit may end an episode at each step.
+    It learns about one more with each copy to the target network.
+
+    Args:
+        axes: axes of matplotlib.
+        with_limit: whether to draw that also for a time limit that may end an episode at each step.
     """
     gamma = run.DISCOUNT_FACTOR_GAMMA
     time_limit = gym.spec(ENV).max_episode_steps
@@ -165,7 +169,7 @@ def draw_worth(axes, with_limit):
 
 
 def read_widths():
-    """The trainings in which nothing but the width of the network differs: DataFrame."""
+    """The runs in which nothing but the width of the network differs: pandas.DataFrame."""
     results = pd.concat(pd.read_csv(f"{RESULTS}/{file}.csv") for file in ("combinations", "widths"))
     is_scaled = results["scale_observations"].astype(bool)
     is_falling = results["final_learning_rate"] < results["learning_rate"]
@@ -173,14 +177,14 @@ def read_widths():
 
 
 def draw_held(filename):
-    """Draws the trainings of the article's network and of a wider one, all seeds faint."""
+    """Draws the runs of the article's network and of a wider one, all seeds faint."""
     results = pd.concat(pd.read_csv(f"{RESULTS}/{file}.csv") for file in HELD)
     results["setting"] = results["setting"].map(HELD)
     save_figure(report.plot(results), filename)
 
 
 def draw_widths(filename):
-    """Draws the last evaluations of trainings against the width of their network."""
+    """Draws the last evaluations of runs against the width of their network."""
     results = read_widths()
     last = results[results["step"] == run.MAX_STEPS]
     widths = {width: group["return"].to_numpy() for width, group in last.groupby("hidden_units")}
@@ -206,7 +210,7 @@ def draw_widths(filename):
 
 
 def draw_spreading(filename):
-    """Draws the highest Q-values at each snapshot of a training, as an animated GIF.
+    """Draws the highest Q-values at each snapshot of a run, as an animated GIF.
 
     The snapshots are those of the first run in docs/explore.html.
     """
@@ -246,17 +250,19 @@ def drive(choose):
     return np.array([observation for observation, *_ in episode])
 
 
-def save_gif(pictures, durations, colors, filename):
+def save_gif(pictures, durations, colours, filename):
     """Writes pictures, all with the colours of the last one, as an animated GIF.
 
     Args:
         pictures: list of RGB pictures of Pillow.
         durations: for how long each is shown, milliseconds.
-        colors: how many colours.
+        colours: how many, an int.
         filename: file to write.
     """
-    palette = pictures[-1].quantize(colors, Image.Quantize.FASTOCTREE)
-    first, *others = (p.quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures)
+    palette = pictures[-1].quantize(colours, Image.Quantize.FASTOCTREE)
+    first, *others = (
+        picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures
+    )
     content = io.BytesIO()
     first.save(content, "GIF", save_all=True, append_images=others, loop=0, duration=durations)
     write_file(filename, content.getvalue())
@@ -265,7 +271,7 @@ def save_gif(pictures, durations, colors, filename):
 
 @contextlib.contextmanager
 def open_page(width, height):
-    """Gives an empty page of `BROWSER`, a `Page` of Playwright; closes it in the end.
+    """Opens an empty page of `BROWSER`, a `Page` of Playwright; closes it at the end.
 
     Args:
         width, height: of the page, pixels.

@@ -1,4 +1,4 @@
-"""Trained policies: loads them out of snapshots, and plays them."""
+"""Trained policies: loads them from snapshots, and plays them."""
 
 import os
 from types import ModuleType
@@ -33,7 +33,7 @@ class Policy(NamedTuple):
 
     @property
     def gamma(self):
-        """Discount factor with which it was trained; that of run.py if the file doesn't tell."""
+        """Discount factor with which it was trained; that of run.py if none is recorded."""
         return float(self.lesson.DISCOUNT_FACTOR_GAMMA)
 
     def q_values(self, observations):
@@ -50,13 +50,13 @@ def load_policy(filename, env_id=None):
 
     Args:
         filename: .h5 file.
-        env_id: name of an environment, instead of what the file tells; or None.
+        env_id: name of the environment to play in; None for the one recorded in the file.
 
     Returns:
         `Policy`.
 
     Raises:
-        WrongInput: it can't be read, or doesn't fit the environment.
+        WrongInput: the file can't be read, or doesn't fit the environment.
     """
     arguments = [f"--model={filename}", "--eval"]
     if env_id is not None:
@@ -70,7 +70,7 @@ def load_policy(filename, env_id=None):
 
 
 def play(env, choose, seed=None):
-    """Plays one episode; a policy's is the first of `run.evaluate` with the same seed.
+    """Plays one episode: for a `Policy`, the first of `run.evaluate` with the same seed.
 
     Args:
         env: environment.
@@ -95,5 +95,5 @@ def play(env, choose, seed=None):
 
 
 def readable(filename):
-    """A file's name without bytes that are no text, which can neither be drawn nor tabulated."""
+    """A file's name in which bytes that are not text, and can't be drawn, are replaced."""
     return os.fsencode(filename).decode(errors="replace")

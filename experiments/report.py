@@ -1,8 +1,8 @@
-"""Tables and plot of many runs: what a grid ends with, and what compares several of them:
+"""Tables and plot of many runs. A grid ends with them; this compares the runs of several grids:
 
     python -m experiments.report A-grid/results.csv B-grid/results.csv --plot both.png
 
-One run tells little, so a setting is judged by all its seeds, and each mean comes with its 95%
+One run says little, so a setting is judged by all its seeds, and each mean comes with its 95%
 interval (percentile bootstrap; with a handful of seeds, it is too narrow). Beside the mean stands
 the interquartile mean (IQM), that of the middle half, which single lucky or unlucky seeds don't
 move (Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice", 2021).
@@ -74,7 +74,7 @@ def interval(statistic, *samples):
 
 
 def summarize(results, compared="last evaluation"):
-    """Sums up runs, per setting.
+    """Summarizes runs, by setting.
 
     Args:
         results: pandas.DataFrame with a row per run and evaluation: `setting` and `env`,
@@ -85,16 +85,16 @@ def summarize(results, compared="last evaluation"):
 
     Returns:
         pandas.DataFrame with a row per setting, in their order, whose figures are those of the
-        runs that ended. `reached` counts those of which at least one evaluation reached the
+        runs that finished. `reached` counts those of which at least one evaluation reached the
         reward threshold of the environment. `gain` is the mean of the measure compared, minus that
         of the first setting. `P(better)` is the probability that it is higher for a run than
         for one of the first setting, ties counted half (Mann-Whitney's U / n / m), and `p` that
-        test's p-value, which knows nothing of how many settings are compared.
+        test's p-value, not corrected for the number of settings compared.
     """
-    ended = results[results["failed"].isna() & results["step"].notna()].sort_values(
+    finished = results[results["failed"].isna() & results["step"].notna()].sort_values(
         "step", kind="stable"
     )
-    returns = ended.set_index("step").groupby(["setting", "seed"], sort=False)["return"]
+    returns = finished.set_index("step").groupby(["setting", "seed"], sort=False)["return"]
     measures = pd.DataFrame({name: returns.agg(measure) for name, measure in MEASURES.items()})
     threshold = reward_threshold(results)
     rows, first = [], None
@@ -131,7 +131,7 @@ def add_interval(row, name, statistic, *samples):
 
 
 def reward_threshold(results):
-    """The mean return from which on the environment counts as solved, a float; None if unknown."""
+    """The mean return at which the environment counts as solved, a float; None if unknown."""
     env_id = results["env"].iloc[0]
     return gym.spec(env_id).reward_threshold if env_id in gym.registry else None
 
@@ -178,14 +178,14 @@ def plot(results):
     """
     figure, axes = plt.subplots(figsize=(9, 5.5), layout="constrained")
     looks = zip(
-        itertools.cycle(matplotlib.color_sequences["petroff10"]),  # told apart by all eyes
-        itertools.cycle("osD^vPX*"),  # told apart without colour
+        itertools.cycle(matplotlib.color_sequences["petroff10"]),  # distinct to the colour-blind
+        itertools.cycle("osD^vPX*"),  # distinct without colour
         itertools.cycle(["-", "--", "-.", ":"]),
     )
-    ended = results[results["failed"].isna() & results["step"].notna()]
-    few = ended["setting"].nunique() <= MAX_FAINT
+    finished = results[results["failed"].isna() & results["step"].notna()]
+    few = finished["setting"].nunique() <= MAX_FAINT
     for (setting, group), (colour, marker, line) in zip(
-        ended.groupby("setting", sort=False), looks, strict=False
+        finished.groupby("setting", sort=False), looks, strict=False
     ):
         curves = group.pivot(index="step", columns="seed", values="return")
         if few:
@@ -209,7 +209,7 @@ def plot(results):
     axes.set(xlabel="training steps", ylabel="mean return of an evaluation")
     axes.set_title(f"Mean with 95% band{'; single runs faint' * few}", fontsize="medium")
     axes.grid(alpha=0.3)
-    if not ended.empty:
+    if not finished.empty:
         figure.legend(loc="outside lower center")
     return figure
 
@@ -235,7 +235,9 @@ def main(argv=None):
             parser.error(f"{filename} can't be read; give the results.csv of a grid: {error}")
         missing = [name for name in COLUMNS if name not in frames[-1] and name != "seconds"]
         if missing:
-            parser.error(f"{filename} is no results.csv of a grid: it has no column {missing[0]}")
+            parser.error(
+                f"{filename} isn't the results.csv of a grid: it has no column {missing[0]}"
+            )
     results = pd.concat(frames)
     if results.empty:
         parser.error(f"{args.results} have no runs")

@@ -14,7 +14,7 @@ def list_runs(grid, options, seeds, env_id):
     """Lists all runs of a grid in the order in which they start: the settings take turns.
 
     Args:
-        grid: name of the grid, and of its setting if there is but one.
+        grid: name of the grid, and of its setting if there is only one.
         options: dict of all hyperparameters to lists of values.
         seeds: the seeds, ints.
         env_id: name of the environment.
@@ -42,14 +42,14 @@ def list_runs(grid, options, seeds, env_id):
 
 
 def read_runs(filename, settings):
-    """Reads what `list_runs` returned from a file, which may come from a stranger.
+    """Reads, from a file that may come from a stranger, what `list_runs` returned.
 
     Args:
         filename: path of a grid.json.
         settings: list of `Setting`s.
 
     Raises:
-        WrongInput: it holds something else.
+        WrongInput: the file holds something else.
     """
     try:
         runs = json.loads(filename.read_text())
@@ -61,7 +61,7 @@ def read_runs(filename, settings):
         env_ids = {planned["env"] for planned in runs}
         if len(env_ids) != 1:
             raise ValueError(f"its runs are in {len(env_ids)} environments instead of 1")
-    except Exception as error:  # whatever a file with something else leads to
+    except Exception as error:  # whatever other content leads to
         raise WrongInput(f"{filename} is not a grid of this program: {error!r}") from error
     return runs
 

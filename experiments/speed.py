@@ -1,20 +1,20 @@
 """How fast is a training step? `python -m experiments.speed`, from the repository root, compares
 
-- tutorial: `train` of run.py, with its log;
+- lesson: `train` of run.py, with its log;
 - literal-port: the article's code on today's Keras, with `model.predict` for every greedy action
   and for the targets, and `model.fit` for the update;
 - on-batch: the same with `predict_on_batch` and `train_on_batch`;
 - Stable-Baselines3: its DQN (PyTorch), whose loss is Huber's and whose other settings are the same.
 
-All train a network of the same size in Mountain Car, on the CPU with their default threads, in
-turns and each time in a new process. Let the computer do nothing else meanwhile: two threads of
+All train a network of the same size in Mountain Car, on the CPU with their default threads. They
+take turns, each time in a new process. Let the computer do nothing else meanwhile: two threads of
 PyTorch that share a core with other work wait for each other most of the time.
 
 A learning step acts epsilon-greedily, steps the environment, stores the transition and makes one
-update. The rate is that of the last ones of a training, timed from one call of `env.step` to
-another. Before them come TRAIN_START steps and a tenth as many learning steps as are timed. So
-the rate is without imports, set-up and tracing, and without evaluations and snapshots, which are
-switched off; log lines and copies to the target network are in it where they fall due.
+update. The rate is that of the last learning steps of a run, timed from one call of `env.step` to
+another. Before them come TRAIN_START steps, and a tenth as many learning steps as are timed. So the
+rate leaves out imports, set-up and tracing; evaluations and snapshots are switched off; log lines
+and copies to the target network are included where they are due.
 """
 
 import sys
@@ -54,8 +54,8 @@ class Clock(gym.Wrapper):
         return self.env.step(action)
 
 
-def train_tutorial(env, max_steps):
-    """Trains in `env` for `max_steps` steps with this tutorial."""
+def train_lesson(env, max_steps):
+    """Trains in `env` for `max_steps` steps as run.py does."""
     run.MAX_STEPS = max_steps
     run.EVAL_EVERY = run.SNAPSHOT_EVERY = run.CHECKPOINT_EVERY = 10**9
     run.EVAL_STEPS = 1
@@ -70,13 +70,13 @@ def train_tutorial(env, max_steps):
 def train_with_keras(env, max_steps, predict, fit):
     """Trains in `env` for `max_steps` steps with methods of Keras models.
 
-    Up to TRAIN_START it plays at random, to get there sooner.
+    Before TRAIN_START it acts at random, which is quicker.
 
     Args:
         env: environment.
         max_steps: steps.
         predict: function from a model and its inputs to its outputs, an array.
-        fit: function from a model, inputs and outputs, which makes one update.
+        fit: function of a model, inputs and targets, which makes one update.
     """
     model, target_model = run.create_model(env), run.create_model(env)
     replay_buffer = ReplayBuffer(run.REPLAY_BUFFER_SIZE, env.observation_space)
@@ -133,7 +133,7 @@ def train_on_batch(env, max_steps):
 
 def train_stable_baselines3(env, max_steps):
     """Trains in `env` for `max_steps` steps with Stable-Baselines3."""
-    from stable_baselines3 import DQN  # here, so that PyTorch is in no other's process
+    from stable_baselines3 import DQN  # here, so that no other process loads PyTorch
 
     agent = DQN(
         "MlpPolicy",
@@ -156,7 +156,7 @@ def train_stable_baselines3(env, max_steps):
 
 
 CONTENDERS = {  # training function, learning steps timed: a few seconds of each
-    "tutorial": (train_tutorial, 20000),
+    "lesson": (train_lesson, 20000),
     "literal-port": (train_port, 50),
     "on-batch": (train_on_batch, 500),
     "Stable-Baselines3": (train_stable_baselines3, 3000),
@@ -164,7 +164,7 @@ CONTENDERS = {  # training function, learning steps timed: a few seconds of each
 
 
 def measure(name):
-    """Learning steps per second of one of `CONTENDERS`, over the last ones, in this process."""
+    """Learning steps per second of one of `CONTENDERS`, over the last steps, in this process."""
     train, steps = CONTENDERS[name]
     env = Clock(gym.make("MountainCar-v0"))
     train(env, run.TRAIN_START + steps // 10 + steps)

@@ -1,4 +1,4 @@
-"""Runs one run of a grid in a worker of Ray Tune, and sends its run directory back."""
+"""Trains one run of a grid in a worker of Ray Tune, and sends its directory back."""
 
 import support.fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps TensorFlow quiet)
 
@@ -24,15 +24,15 @@ PACKED = "run.tar"  # in a checkpoint of Ray: the directory of the run
 
 
 def train_one(config, begun):
-    """Runs one run, from its start or its last checkpoint; Ray Tune calls it in a worker.
+    """Trains one run, from its start or its last checkpoint; Ray Tune calls it in a worker.
 
-    The run's directory is in the worker's own. What Ray keeps as checkpoint is that, packed. With
-    it come the `step` and, for a run that can't go on, why it has `failed`.
+    The run's directory is made in that of the worker. Ray's checkpoints hold it, packed; each comes
+    with the `step` and, for a run that can't go on, the reason why it `failed`.
 
     Args:
         config: dict whose `run` is one of `list_runs`.
-        begun: dict of the names of runs that have begun before, to references that Ray has to
-            what `pack` returned.
+        begun: dict from the names of runs that have begun before to Ray's references to what `pack`
+            returned.
 
     Raises:
         OSError: a file can't be written. Ray tries again.
@@ -48,7 +48,7 @@ def train_one(config, begun):
             checkpoint = tune.Checkpoint.from_directory(folder)
             tune.report({"step": step, "failed": failed}, checkpoint=checkpoint)
 
-    shutil.rmtree(logdir, ignore_errors=True)  # of a worker that died here
+    shutil.rmtree(logdir, ignore_errors=True)  # left by a worker that died here
     if tune.get_checkpoint():
         unpack(packed_in(tune.get_checkpoint()), ".")
     elif name in begun:
@@ -57,7 +57,7 @@ def train_one(config, begun):
         state = read_checkpoint(logdir)
         if state["run"]["step"] == max_steps:
             return
-        if state["file"]["missing"]:  # it can't be resumed, so it begins anew
+        if state["file"]["missing"]:  # it can't be resumed, so it starts again
             shutil.rmtree(logdir)
     arguments = ["--name", name, "--seed", str(planned["seed"]), *as_options(planned)]
     if os.path.isdir(logdir):
@@ -90,7 +90,8 @@ def read_progress(folder, planned):
         planned: one of `list_runs`.
 
     Returns:
-        dict with `settings`, `step` and `evaluations` of a `Run`; of step 0 without a checkpoint.
+        Dict with the `settings`, `step` and `evaluations` of the run; without a checkpoint, those
+        of one that has not begun.
 
     Raises:
         WrongInput: the checkpoint can't be read.
@@ -114,7 +115,7 @@ def pack(logdir):
 
 
 def packed_in(checkpoint):
-    """Takes out of a checkpoint of Ray what `train_one` has put in: the bytes of `pack`."""
+    """What `pack` returned, bytes, from a checkpoint of Ray into which `train_one` has put it."""
     with checkpoint.as_directory() as folder:
         return Path(folder, PACKED).read_bytes()
 
@@ -124,7 +125,7 @@ def unpack(packed, folder):
 
     Args:
         packed: what `pack` returned, bytes.
-        folder: where the directory is to be; its files may be there, of an earlier checkpoint.
+        folder: where the directory is to be; files of an earlier checkpoint may be there.
 
     Raises:
         OSError: a file can't be written.

@@ -53,7 +53,7 @@ def browser():
 
 @pytest.fixture
 def page(browser, folder):
-    """The page, opened; it must neither ask for anything else nor report a mistake."""
+    """The page, opened; it must neither request anything else nor report a mistake."""
     page = browser.new_page(viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
     requests, mistakes = [], []
     page.on("request", lambda request: requests.append(request.url))
@@ -152,8 +152,8 @@ def test_the_slider_shows_another_moment(page):
     assert "After 600 steps of training." in page.locator("#moment").inner_text()
     page.locator("#snapshot").focus()
     page.keyboard.press("Home")
-    told = page.locator("#moment").inner_text()
-    assert told == f"After 200 steps of training. Average return at 200: {MINUS}200.0."
+    moment = page.locator("#moment").inner_text()
+    assert moment == f"After 200 steps of training. Average return at 200: {MINUS}200.0."
     sync_api.expect(page.locator("#plane")).to_have_attribute("data-cells", "120")  # at rest
 
 
@@ -161,7 +161,7 @@ def test_one_update_is_the_formula(page, folder):
     policy = load(page, folder, 0, 600)
     page.evaluate("putCar(-0.3, 0.02)")
     rows = page.locator("#update tr").all_inner_texts()
-    told = [row.split("\t")[-1].replace(MINUS, "-") for row in rows]
+    cells = [row.split("\t")[-1].replace(MINUS, "-") for row in rows]
     q_values = policy.q_values(np.array([[-0.3, 0.02]], np.float32))[0]
     action = int(q_values.argmax())
     car = policy.env.unwrapped
@@ -170,8 +170,8 @@ def test_one_update_is_the_formula(page, folder):
     observation, *_ = car.step(action)
     best = policy.q_values(observation[np.newaxis])[0].max()
     target = -1 + run.DISCOUNT_FACTOR_GAMMA * best
-    assert told[:2] == ["-0.30, 0.020", ("push left", "no push", "push right")[action]]
-    numbers = [float(told[n]) for n in (4, 5, 6)]
+    assert cells[:2] == ["-0.30, 0.020", ("push left", "no push", "push right")[action]]
+    numbers = [float(cells[n]) for n in (4, 5, 6)]
     assert numbers == pytest.approx([best, target, q_values[action] - target], abs=0.006)
 
 
@@ -206,11 +206,11 @@ def test_dragging_the_car_starts_it_elsewhere(page):
 
 def test_keys_drive_the_car_beside_the_network(page):
     page.locator("body").press("ArrowRight", delay=300)
-    told = sync_api.expect(page.locator("#drive-state"))
-    told.to_contain_text("The network (grey), from the same start")
+    line = sync_api.expect(page.locator("#drive-state"))
+    line.to_contain_text("The network (grey), from the same start")
     velocities = page.evaluate("state.own.map((one) => one.velocity)")
     assert velocities[0] == 0 < velocities[1] < velocities[2]
-    told.to_contain_text(f"You (pink): return {MINUS}200, out of time.", timeout=30000)
+    line.to_contain_text(f"You (pink): return {MINUS}200, out of time.", timeout=30000)
     page.locator("body").press("ArrowLeft", delay=200)  # which starts another episode
     assert page.evaluate("state.own.length") < 150
     assert page.evaluate("state.own[1].velocity") < 0
@@ -237,7 +237,7 @@ def test_gamma_says_what_steps_are_worth(page):
     "arguments, problem",
     [
         (["none-log"], "none-log is not the directory of a run: it has no checkpoint.npz"),
-        (["pole-log"], "pole-log is of CartPole-v1; the page shows MountainCar-v0 only"),
+        (["pole-log"], "pole-log is a run in CartPole-v1; the page shows MountainCar-v0 only"),
         (["empty-log"], "empty-log has no snapshots NAME-STEP.h5"),
         (["damaged-log"], "narrow-600.h5 is not a readable snapshot"),
         (["narrow-log"] * 5, "5 runs are too many"),

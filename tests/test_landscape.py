@@ -14,6 +14,7 @@ from PIL import Image
 import run
 from experiments import landscape, mountains
 from experiments.policies import load_policy, play
+from support.snapshots import write_snapshot
 
 
 class Walk(gym.Env):
@@ -66,8 +67,8 @@ def test_all_snapshots_share_one_scale_of_colours(rolling, monkeypatch):
 
 def test_the_episode_is_the_first_of_an_evaluation_with_that_seed(env, rolling, capsys):
     assert exit_status(landscape.main, "rolling-0.h5", "--plot", "x.png", "--seed", 7) == 0
-    _, told = capsys.readouterr().out.split("return ")
-    episode_return, steps = float(told.split()[0]), int(told.split()[2])
+    _, printed = capsys.readouterr().out.split("return ")
+    episode_return, steps = float(printed.split()[0]), int(printed.split()[2])
     assert -200 < episode_return == -steps
     run.EVAL_STEPS = steps
     assert run.evaluate(env, rolling, seed=7) == episode_return
@@ -79,7 +80,7 @@ def test_the_episode_is_the_first_of_an_evaluation_with_that_seed(env, rolling, 
     assert end[0] >= env.unwrapped.goal_position
 
 
-def test_the_picture_tells_snapshots_returns_and_actions(rolling, monkeypatch):
+def test_the_picture_names_snapshots_returns_and_actions(rolling, monkeypatch):
     figure = drawn(monkeypatch, "rolling-0.h5", "untrained-0.h5")
     assert figure.axes[0].get_title().startswith("rolling-0.h5\nreturn -1")
     assert figure.axes[1].get_title() == "untrained-0.h5\nreturn -200"
@@ -91,7 +92,7 @@ def test_the_picture_tells_snapshots_returns_and_actions(rolling, monkeypatch):
 def test_a_network_that_expects_the_impossible_is_drawn(env, model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model.set_weights([weight * 0 + 1 for weight in model.get_weights()])  # all Q-values above 0
-    run.save_model(model, 0, ".", "hope")
+    write_snapshot("hope-0.h5", model)
     assert exit_status(landscape.main, "hope-0.h5", "--plot", "x.png") == 0
 
 
@@ -117,7 +118,7 @@ def test_any_two_numbers_can_be_drawn(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run, "EVAL_STEPS", 50)
     walk = gym.make("Walk-v0")
-    run.save_model(run.create_model(walk), 0, ".", "walk")
+    write_snapshot("walk-0.h5", run.create_model(walk))
     figure = drawn(monkeypatch, "walk-0.h5", "--env", "Walk-v0")
     x, y = figure.axes[0].get_xlim(), figure.axes[0].get_ylim()
     assert x == (4, 6)  # the first number stays at 5
@@ -138,7 +139,7 @@ def test_any_name_of_a_file_will_do(rolling, tmp_path):
     "arguments, problem",
     [
         (["rolling-0.h5", "--env", "CartPole-v1"], "the network for this environment has"),
-        (["pole-0.h5"], "pole-0.h5: the observations of CartPole-v1 have 4 numbers, only 2"),
+        (["pole-0.h5"], "pole-0.h5: the observations of CartPole-v1 have 4 numbers; only 2"),
         (["rolling-0.h5", "hill-0.h5"], "draw them separately"),
         (["hill-0.h5", "--optimum"], "--optimum is known for MountainCar-v0 only"),
         (["rolling-0.h5", "short-0.h5", "--optimum"], "the discount factor 0.9, and"),
@@ -154,9 +155,9 @@ def test_any_name_of_a_file_will_do(rolling, tmp_path):
 def test_wrong_input_is_one_line(arguments, problem, rolling, tmp_path, capsys):
     (tmp_path / "text.h5").write_text("weights")
     pole = run.create_model(gym.make("CartPole-v1"))
-    run.save_model(pole, 0, ".", "pole", {"env": "CartPole-v1"})
-    run.save_model(rolling, 0, ".", "hill", {"env": "MountainHill-v0"})
-    run.save_model(rolling, 0, ".", "short", {"discount_factor_gamma": 0.9})
+    write_snapshot("pole-0.h5", pole, {"env": "CartPole-v1"})
+    write_snapshot("hill-0.h5", rolling, {"env": "MountainHill-v0"})
+    write_snapshot("short-0.h5", rolling, {"discount_factor_gamma": 0.9})
     before = sorted(tmp_path.iterdir())
     assert exit_status(landscape.main, "--plot", "x.png", *arguments) == 2
     errors = capsys.readouterr().err

@@ -86,7 +86,7 @@ def test_the_data_gives_the_same_tables_data_and_picture_again(rolling, tmp_path
 
 
 def results(returns):
-    """Results of policies 0, 1, ..., of which each returns the same on all mountains."""
+    """Results of policies 0, 1, ..., each of which returns the same on all mountains."""
     rows = [
         (f"{number}.h5", gravity, force, 5, value)
         for number, value in enumerate(returns)
@@ -95,7 +95,7 @@ def results(returns):
     return pd.DataFrame(rows, columns=mountains.COLUMNS)
 
 
-def test_the_tables_tell_mean_quartiles_and_who_ever_gets_there():
+def test_the_tables_show_mean_quartiles_and_who_ever_gets_there():
     data = results([-200.0, -150.0, -110.0, -100.0, -90.0])
     flat = mountains.over_policies(data) * 0 - 99
     grid, gravity, force = mountains.table(data, flat).split("\n\n")[1:]

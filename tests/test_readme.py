@@ -91,12 +91,12 @@ def shortened(command):
 def run_command(tmp_path_factory):
     """Runs a command of a page in a copy of the project: gives what it prints.
 
-    Those that begin with `python` run in this process, which saves them the start of TensorFlow;
-    others through a shell.
+    Commands that begin with `python` run in this process, which saves the start of TensorFlow;
+    the others run in a shell.
     """
     clone = tmp_path_factory.mktemp("clone") / "project"
-    left = shutil.ignore_patterns(".*", "__pycache__", "*-grid", "[!e]*-log")
-    shutil.copytree(ROOT, clone, ignore=left)
+    left_out = shutil.ignore_patterns(".*", "__pycache__", "*-grid", "[!e]*-log")
+    shutil.copytree(ROOT, clone, ignore=left_out)
     (clone / ".venv").symlink_to(sys.prefix)
     bin_ = str(Path(sys.executable).parent)
     env = {**os.environ, "PATH": f"{bin_}:{os.environ['PATH']}"}
@@ -277,7 +277,7 @@ def q_values(setting):
 
 
 def count(condition):
-    """How many trainings meet a condition, in words."""
+    """How many runs meet a condition, in words."""
     return WORDS[int(np.count_nonzero(condition))]
 
 
@@ -304,7 +304,7 @@ def above_solved(setting):
 
 
 def falls(setting):
-    """By how much the runs that end below -110, and have been above it, fell: upwards."""
+    """By how much the runs that end below -110, and were above it, fell: in ascending order."""
     ends, best = curves(setting).iloc[-1], curves(setting).max()
     return sorted((best - ends)[(ends < -110) & (best > -110)])
 
@@ -318,18 +318,18 @@ def over_widths(figure):
 
 
 def never_there(setting):
-    """Of how many trainings no evaluation gets to the flag, in words."""
+    """In how many runs no evaluation gets to the flag, in words."""
     return count(curves(setting).max() == -200)
 
 
 def fell(setting, from_, to):
-    """Which trainings have an evaluation at most `to` after one above `from_`."""
+    """Which runs have an evaluation at most `to` after one above `from_`."""
     returns = curves(setting)
     return ((returns.cummax().shift() > from_) & (returns <= to)).any()
 
 
 def highest_ends(setting):
-    """avg_max_q_value at the end of the four trainings where it is highest, upwards."""
+    """avg_max_q_value at the end of the four runs where it is highest, in ascending order."""
     last = q_values(setting).iloc[-1].sort_values()[-4:]
     assert (curves(setting).iloc[-1][last.index] == -200).all()
     assert np.count_nonzero(curves(setting).iloc[-1] == -200) == len(last)
@@ -337,7 +337,7 @@ def highest_ends(setting):
 
 
 def above_zero(setting):
-    """Highest avg_max_q_value of each training in which it is above 0, upwards."""
+    """Highest avg_max_q_value of each run in which it is above 0, in ascending order."""
     highest = q_values(setting).max().sort_values()
     return list(highest[highest > 0])
 
@@ -365,7 +365,7 @@ def elsewhere(gravity, force):
 
 @functools.cache
 def rolling():
-    """What a car returns on all mountains that is pushed to where it rolls."""
+    """What a car that is pushed the way it rolls returns on all mountains."""
     results = mountains.read(ROOT / "experiments" / "results" / f"{BESTS[0]}.csv")
     return mountains.reference(gym.make("MountainCar-v0"), results)
 
@@ -423,7 +423,7 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
     ),
     # docs/curves.md
     ("100 steps are worth {:.1f}, 200 steps {:.1f},", lambda: worth(100, 200)),
-    ("it can know of 18 steps, which makes {:.1f}; by 40,000 of 38", lambda: worth(18)),
+    ("it can have learned about 18 steps, which makes {:.1f}; by 40,000 of 38", lambda: worth(18)),
     ("38 steps, {:.1f}; by 60,000 of 58, {:.1f}; and", lambda: worth(38, 58)),
     ("in the end of 198, {:.1f}.", lambda: worth(198)),
     (

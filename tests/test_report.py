@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import exit_status
 
 from experiments import report
 from experiments.figures import save_figure
@@ -8,8 +9,8 @@ from experiments.figures import save_figure
 ENV = "MountainCar-v0"
 
 
-def trainings(setting, returns, **columns):
-    """Results of trainings with seeds 0, 1, ..., whose evaluations returned `returns`."""
+def make_runs(setting, returns, **columns):
+    """Results of runs with seeds 0, 1, ..., whose evaluations returned `returns`."""
     return pd.DataFrame(
         [
             {"setting": setting, "env": ENV, "seed": seed, "step": step, "return": value, **columns}
@@ -25,7 +26,7 @@ def summarize(*frames):
 
 
 def test_a_setting_is_measured_by_the_last_the_best_and_all_evaluations():
-    row = summarize(trainings("a", [[-200, -100, -150], [-200, -120, -130]])).iloc[0]
+    row = summarize(make_runs("a", [[-200, -100, -150], [-200, -120, -130]])).iloc[0]
     assert row["last evaluation, mean"] == -140
     assert row["best evaluation, mean"] == -110
     assert row["mean of all evaluations, mean"] == -150
@@ -34,7 +35,7 @@ def test_a_setting_is_measured_by_the_last_the_best_and_all_evaluations():
 
 def test_the_interquartile_mean_leaves_out_the_best_and_the_worst_quarter():
     returns = [[value] for value in (-200, -199, -120, -118, -116, -114, -90, 0)]
-    row = summarize(trainings("a", returns)).iloc[0]
+    row = summarize(make_runs("a", returns)).iloc[0]
     assert row["last evaluation, IQM"] == -117
     assert row["last evaluation, mean"] == np.mean(returns)
 
@@ -47,8 +48,8 @@ def test_the_interval_covers_the_true_mean_about_95_times_in_100():
 
 
 def test_settings_are_compared_with_the_first():
-    first = trainings("z", [[-150], [-140], [-130], [-120]])
-    better = trainings("a", [[-110], [-125], [-100], [-105]])
+    first = make_runs("z", [[-150], [-140], [-130], [-120]])
+    better = make_runs("a", [[-110], [-125], [-100], [-105]])
     summary = summarize(first, better)
     assert list(summary["setting"]) == ["z", "a"]
     row = summary.iloc[1]
@@ -58,10 +59,10 @@ def test_settings_are_compared_with_the_first():
     assert np.isnan(summary.iloc[0]["gain"])
 
 
-def test_failed_trainings_are_counted_and_their_figures_left_out():
-    good = trainings("a", [[-110], [-120]])
-    failed = trainings("a", [[-200]], failed="the loss is inf").assign(seed=2)
-    nothing = trainings("b", [[np.nan]], failed="BATCH_SIZE is too large")
+def test_failed_runs_are_counted_and_their_figures_left_out():
+    good = make_runs("a", [[-110], [-120]])
+    failed = make_runs("a", [[-200]], failed="the loss is inf").assign(seed=2)
+    nothing = make_runs("b", [[np.nan]], failed="BATCH_SIZE is too large")
     summary = summarize(good, failed, nothing)
     assert list(summary["runs"]) == [3, 1]
     assert list(summary["failed"]) == [1, 1]
@@ -69,7 +70,7 @@ def test_failed_trainings_are_counted_and_their_figures_left_out():
     assert np.isnan(summary.iloc[1]["last evaluation, mean"])
 
 
-def test_trainings_of_which_none_was_evaluated_are_counted():
+def test_runs_of_which_none_was_evaluated_are_counted():
     results = report.frame([{"setting": "a", "env": ENV, "seed": 0, "failed": None}])
     summary = report.summarize(results)
     assert list(summary["runs"]) == [1]
@@ -77,19 +78,19 @@ def test_trainings_of_which_none_was_evaluated_are_counted():
 
 
 def test_an_evaluation_without_a_complete_episode_is_not_passed_over():
-    row = summarize(trainings("a", [[-200, np.nan], [-200, -110]])).iloc[0]
+    row = summarize(make_runs("a", [[-200, np.nan], [-200, -110]])).iloc[0]
     assert np.isnan(row["last evaluation, mean"])
 
 
-def test_a_single_training_has_no_interval():
-    summary = summarize(trainings("a", [[-110]]), trainings("b", [[-100]]))
+def test_a_single_run_has_no_interval():
+    summary = summarize(make_runs("a", [[-110]]), make_runs("b", [[-100]]))
     assert np.isnan(summary.iloc[0]["last evaluation, mean low"])
     assert "-110.0" in report.table(summary, -110)
 
 
 @pytest.mark.parametrize("name, start", [("x.png", b"\x89PNG"), ("x.svg", b"<?xml")])
-def test_the_plot_is_written_with_and_without_trainings(name, start, tmp_path):
-    frames = trainings("a", [[-200, -110], [-200, -120]]), trainings("$\\no formula$", [[-130, 0]])
+def test_the_plot_is_written_with_and_without_make_runs(name, start, tmp_path):
+    frames = make_runs("a", [[-200, -110], [-200, -120]]), make_runs("$\\no formula$", [[-130, 0]])
     results = pd.concat(frames)
     for failed in (np.nan, "all of them"):
         save_figure(report.plot(results.assign(failed=failed)), tmp_path / name)
@@ -98,8 +99,8 @@ def test_the_plot_is_written_with_and_without_trainings(name, start, tmp_path):
 
 def test_report_compares_the_results_of_several_grids(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    trainings("a", [[-150], [-140]]).assign(failed=np.nan).to_csv("a.csv", index=False)
-    trainings("b", [[-110], [-100]]).assign(failed=np.nan).to_csv("b.csv", index=False)
+    make_runs("a", [[-150], [-140]]).assign(failed=np.nan).to_csv("a.csv", index=False)
+    make_runs("b", [[-110], [-100]]).assign(failed=np.nan).to_csv("b.csv", index=False)
     report.main(["a.csv", "b.csv", "--plot", "both.svg"])
     assert "40.0 [" in capsys.readouterr().out
     assert (tmp_path / "both.svg").exists()
@@ -121,27 +122,25 @@ def test_wrong_input_is_one_line(arguments, problem, tmp_path, monkeypatch, caps
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     (tmp_path / "words.csv").write_text(",".join(report.COLUMNS) + "\na,b,0,1,many,2,\n")
     (tmp_path / "empty.csv").write_text(",".join(report.COLUMNS))
-    report.frame(trainings("a", [[-150]]).to_dict("records")).to_csv("a.csv", index=False)
-    with pytest.raises(SystemExit) as exit_:
-        report.main(arguments)
+    report.frame(make_runs("a", [[-150]]).to_dict("records")).to_csv("a.csv", index=False)
+    assert exit_status(report.main, *arguments) == 2
     errors = capsys.readouterr().err
-    assert exit_.value.code == 2
     assert errors.count("\n") == 1 and problem in errors
 
 
 def test_the_second_half_begins_at_half_of_the_last_step():
-    results = trainings("a", [[-200, -190, -150, -130, -110, -100]])
+    results = make_runs("a", [[-200, -190, -150, -130, -110, -100]])
     row = summarize(results).iloc[0]
     assert row["second half, mean"] == np.mean([-150, -130, -110, -100])  # steps 3 to 6 of 6
-    results = trainings("a", [[-200] * 4 + [-150, -100] + [-120] * 4]).assign(
+    results = make_runs("a", [[-200] * 4 + [-150, -100] + [-120] * 4]).assign(
         step=lambda frame: frame["step"] * 20000
     )
     assert summarize(results).iloc[0]["second half, mean"] == np.mean([-150, -100] + [-120] * 4)
 
 
 def test_gain_and_probability_are_those_of_the_measure_asked_for():
-    first = trainings("a", [[-200, -150, -100], [-200, -140, -100]])
-    other = trainings("b", [[-200, -100, -140], [-200, -110, -120]])
+    first = make_runs("a", [[-200, -150, -100], [-200, -140, -100]])
+    other = make_runs("b", [[-200, -100, -140], [-200, -110, -120]])
     results = pd.concat([first, other]).assign(failed=np.nan)
     rows = {name: report.summarize(results, name).iloc[1] for name in report.MEASURES}
     assert rows["last evaluation"]["gain"] == -30
@@ -156,7 +155,7 @@ def test_gain_and_probability_are_those_of_the_measure_asked_for():
 def test_a_setting_has_the_same_interval_whatever_it_is_compared_with():
     rng = np.random.default_rng(0)
     first, second, third = (
-        trainings(name, rng.normal(-120, 20, (30, 10)).tolist()) for name in "abc"
+        make_runs(name, rng.normal(-120, 20, (30, 10)).tolist()) for name in "abc"
     )
     alone, beside = summarize(first, second), summarize(third, first)
     columns = [name for name in alone.columns if name.startswith("last evaluation")]
@@ -165,7 +164,7 @@ def test_a_setting_has_the_same_interval_whatever_it_is_compared_with():
 
 def test_a_setting_may_be_named_like_a_missing_value(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    report.frame(trainings("NA", [[-150], [-130]]).to_dict("records")).to_csv("a.csv", index=False)
+    report.frame(make_runs("NA", [[-150], [-130]]).to_dict("records")).to_csv("a.csv", index=False)
     report.main(["a.csv"])
     output = capsys.readouterr().out
     assert "NA" in output and "-140.0 [" in output

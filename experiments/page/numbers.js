@@ -79,7 +79,7 @@ function predict(network, observations, count) {
   return values;
 }
 
-// What a layer makes of `count` rows of values.
+// The outputs of a layer for `count` rows of values.
 function applyLayer(layer, values, count, isLast) {
   const results = new Float32Array(count * layer.outputs);
   const together = count - (count % 4);
@@ -106,8 +106,8 @@ function weightedSum({ inputs, rows, bias }, values, row, output) {
   return sum;
 }
 
-// The same for four rows, and two outputs at a time, which is quicker: a weight that is fetched
-// serves four sums, a value two.
+// The same for four rows and two outputs at a time, which is quicker: each weight that is fetched
+// serves four sums, each value two.
 function applyToFour(layer, values, row, results) {
   const { inputs, outputs, rows, bias } = layer;
   const [a, b, c, d] = [row * inputs, (row + 1) * inputs, (row + 2) * inputs, (row + 3) * inputs];

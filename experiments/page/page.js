@@ -1,14 +1,14 @@
 // The page: what is shown, and what the reader does.
 
 const REDUCED_MOTION = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
-const STEPS_PER_SECOND = 30; // as the environment is drawn
+const STEPS_PER_SECOND = 30; // as in the environment's own window
 const COARSE = 24; // cells along each axis of the plane while the slider moves
 const FINE = 120; // and at rest
 const SLICE = 30; // milliseconds of work at a time, so that the page stays responsive
 const REST = 30; // milliseconds without a change after which the plane is drawn finely
-const PLANE_STEPS = 40; // presses of an arrow key that lead across the plane
-const WORTH_STEPS = [1, 10, 50, 100, 200]; // of which the page says what they are worth
-const TRAINING_PACE = 250; // milliseconds for each snapshot while the training plays
+const PLANE_STEPS = 40; // presses of an arrow key that take the car across the plane
+const WORTH_STEPS = [1, 10, 50, 100, 200]; // whose worth the page shows
+const SNAPSHOT_PACE = 250; // milliseconds for each snapshot while the slider moves by itself
 const ACTION_COLOURS = [[33, 102, 172], [224, 224, 224], [244, 161, 47]];
 const VIRIDIS = makeRamp([ // from low to high
   [68, 1, 84], [72, 40, 120], [62, 74, 137], [49, 104, 142], [38, 130, 142], [31, 158, 137],
@@ -17,17 +17,17 @@ const VIRIDIS = makeRamp([ // from low to high
 const BLUE_TO_BROWN = makeRamp([ // too low, right, too high
   [5, 48, 97], [67, 147, 195], [247, 247, 247], [191, 129, 45], [84, 48, 5],
 ]);
-const LARGEST_ERROR = 40; // at which the colours of the difference end
+const MAX_ERROR_SHOWN = 40; // at which the colours of the difference end
 const HINTS = {
   value:
-    "Each point is a state. At first all is yellow: no costs expected. Then it darkens, as the network " +
-    "learns how far it is, and yellow spreads backwards from the flag, along the car's way.",
+    "Each point is a state. First the plane is yellow: no costs expected. It darkens as the network learns " +
+    "how far away the flag is; then yellow spreads backwards from there, along the car's path.",
   action:
-    "Each point is a state, its colour the push with the highest Q-value. Along its way, a good driver " +
-    "pushes as the car rolls; where it never comes, the network only guesses.",
+    "Each point is a state, its colour the push with the highest Q-value. On its path, a good driver " +
+    "pushes the way the car rolls; where the car never goes, the network only guesses.",
   error:
     "Each point is a state. White: the highest Q-value is what a perfect driver pays. Blue: too " +
-    "pessimistic; brown: too hopeful, as the network may be where it never comes.",
+    "pessimistic; brown: too hopeful, as the network may be where the car never goes.",
 };
 
 const data = JSON.parse(document.getElementById("data").textContent);
@@ -47,7 +47,7 @@ const state = {
   own: null, // the reader's own episode: states; null while the network drives
   pedal: 1, // action that the reader chooses
   playing: !REDUCED_MOTION,
-  training: false, // whether the slider moves by itself
+  sliding: false, // whether the slider moves by itself
 };
 
 function networkOf(run, number) {
@@ -63,7 +63,7 @@ function network() {
   return networkOf(state.run, state.number);
 }
 
-// The highest Q-value that is right in a state; between the points of the grid, interpolated.
+// The right highest Q-value of a state, interpolated between the points of the grid.
 function rightValue(position, velocity) {
   const { points, values } = optima[state.run.optimum];
   const last = points - 1;
@@ -86,7 +86,7 @@ function show(number, digits = 2) {
 // ---------------------------------------------------------------------------------------------
 // Colours
 
-// 256 colours from a few, which are spread evenly among them.
+// 256 colours, interpolated between a few that are spread evenly.
 function makeRamp(colours) {
   return Array.from({ length: 256 }, (_, index) => {
     const place = (index / 255) * (colours.length - 1);
@@ -103,7 +103,7 @@ function css([red, green, blue]) {
   return `rgb(${Math.round(red)}, ${Math.round(green)}, ${Math.round(blue)})`;
 }
 
-// The lowest value on the scale of colours: more steps to go than the best driver ever needs.
+// The lowest value on the scale of colours: that of more steps than the best driver ever needs.
 function lowestValue() {
   return Math.min(worth(120, state.run.gamma), -1);
 }
@@ -117,14 +117,14 @@ function colourOf(q, position, velocity) {
     return colourOnRamp(VIRIDIS, 1 - value / lowestValue());
   }
   const error = value - rightValue(position, velocity);
-  return colourOnRamp(BLUE_TO_BROWN, 0.5 + error / LARGEST_ERROR / 2);
+  return colourOnRamp(BLUE_TO_BROWN, 0.5 + error / MAX_ERROR_SHOWN / 2);
 }
 
 // ---------------------------------------------------------------------------------------------
 // The plane
 
 const planeImage = document.createElement("canvas"); // the colours, one pixel for each cell
-let planeJob = 0; // number of the newest drawing; an older one that is at work stops
+let planeJob = 0; // number of the newest drawing; older ones that are still at work stop
 let restTimer = 0;
 
 function positionOfCell(column, cells) {
@@ -276,7 +276,7 @@ function drawLegend() {
   const colours = (state.view === "value" ? VIRIDIS : BLUE_TO_BROWN).map(css);
   ramp.style.background = `linear-gradient(to right, ${colours.join(", ")})`;
   const [low, high] =
-    state.view === "value" ? [lowestValue(), 0] : [-LARGEST_ERROR, LARGEST_ERROR];
+    state.view === "value" ? [lowestValue(), 0] : [-MAX_ERROR_SHOWN, MAX_ERROR_SHOWN];
   text(state.view === "value" ? `${show(low, 0)} (far away)` : show(low, 0));
   legend.append(ramp);
   text(state.view === "value" ? `${high} and above` : `+${high}`);
@@ -367,7 +367,7 @@ function putCar(position, velocity = 0) {
   state.whole = playEpisode(network(), state.car, state.mountain);
   state.own = null;
   element("drive").textContent = "Drive";
-  element("drive-state").textContent = "Your return will stand here, beside the network's.";
+  element("drive-state").textContent = "Your return will appear here, beside the network's.";
   showCar();
 }
 
@@ -387,7 +387,7 @@ function showCar() {
   element("car-state").textContent = describe("", state.path);
 }
 
-// Where a car is, how fast, and what its episode has returned so far.
+// Where a car is, how fast it moves, and what its episode has returned so far.
 function describe(whose, path) {
   const { position, velocity, atFlag } = path[path.length - 1];
   const steps = path.length - 1;
@@ -425,7 +425,7 @@ function startDriving() {
   const start = { position: state.start, velocity: 0, atFlag: false };
   state.path = state.whole = playEpisode(network(), start, state.mountain);
   state.own = [start];
-  setTraining(false);
+  setSliding(false);
   element("drive").textContent = "Again";
   element("drive-state").textContent = "Go!";
   setPlaying(true);
@@ -483,15 +483,15 @@ function showUpdate() {
   addRow("action a, with the highest Q-value", ACTIONS[action]);
   addRow("reward r", show(REWARD, 0));
   addRow("next state s′", `${show(next.position)}, ${show(next.velocity, 3)}`);
-  addRow("max Q(s′, a′), says the target network", isEnd ? "0: the end" : show(nextBest));
+  addRow("max Q(s′, a′), from the target network", isEnd ? "0: the end" : show(nextBest));
   addRow(isEnd ? "target r" : `target r + ${gamma} · max Q(s′, a′)`, show(target));
   addRow("error Q(s, a) − target", show(values[action] - target));
   element("update-note").textContent = next.atFlag
-    ? "The last step of an episode: at the flag, nothing more is to come."
+    ? "The last step of an episode: nothing comes after the flag."
     : isLate
-      ? "Time is up. That is learned as an end, too, although the car is not at the flag."
+      ? "Time is up. The network learns this as an end, too, although the car is not at the flag."
       : "The target network is a copy of the network, renewed every " +
-        `${state.run.targetUpdateEvery.toLocaleString("en")} training steps, as if just now.`;
+        `${state.run.targetUpdateEvery.toLocaleString("en")} training steps. Here, it is up to date.`;
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -550,7 +550,7 @@ function drawCurves() {
 }
 
 // ---------------------------------------------------------------------------------------------
-// The training
+// The run
 
 // The last evaluation up to a step; undefined before the first.
 function evaluationAt(step) {
@@ -590,9 +590,9 @@ function setPlaying(playing) {
   element("play-car").textContent = playing ? "Pause" : "Play";
 }
 
-function setTraining(playing) {
-  state.training = playing;
-  element("play-training").textContent = playing ? "Pause the training" : "Play the training";
+function setSliding(sliding) {
+  state.sliding = sliding;
+  element("play-run").textContent = sliding ? "Pause the run" : "Play the run";
 }
 
 function showGamma() {
@@ -639,15 +639,15 @@ function fillIn() {
 function listen() {
   const on = (id, event, action) => element(id).addEventListener(event, action);
   on("snapshot", "input", (event) => {
-    setTraining(false);
+    setSliding(false);
     state.number = Number(event.target.value);
     showSnapshot();
   });
-  on("play-training", "click", () => {
-    if (!state.training && state.number === state.run.snapshots.length - 1) {
+  on("play-run", "click", () => {
+    if (!state.sliding && state.number === state.run.snapshots.length - 1) {
       state.number = 0;
     }
-    setTraining(!state.training);
+    setSliding(!state.sliding);
   });
   on("play-car", "click", () => setPlaying(!state.playing));
   on("step-car", "click", () => {
@@ -771,7 +771,7 @@ function listenToPointers() {
 
 let lastTime = null;
 let carTime = 0; // milliseconds that the car is behind
-let trainingTime = 0;
+let snapshotTime = 0; // milliseconds that the present snapshot has been shown
 
 function tick(time) {
   const passed = lastTime === null ? 0 : Math.min(time - lastTime, 100);
@@ -782,13 +782,13 @@ function tick(time) {
       moveShownCar();
     }
   }
-  if (state.training) {
-    trainingTime += passed;
-    if (trainingTime >= TRAINING_PACE) {
-      trainingTime = 0;
+  if (state.sliding) {
+    snapshotTime += passed;
+    if (snapshotTime >= SNAPSHOT_PACE) {
+      snapshotTime = 0;
       state.number += 1;
       if (state.number === state.run.snapshots.length - 1) {
-        setTraining(false);
+        setSliding(false);
       }
       showSnapshot();
     }
