@@ -21,7 +21,8 @@ EVAL_EPSILON = 0  # probability of a random action in evaluation: fully greedy
 Q_VALIDATION_SIZE = 10000  # observations over which avg_max_q_value is averaged
 HIDDEN_UNITS = 32  # neurons in each hidden layer
 
-options = read_options(globals())  # now, for TensorFlow, imported below, takes seconds to load
+# Options are read before TensorFlow is imported, which takes seconds: mistakes are told at once.
+options = read_options(globals())
 
 from support.fast_tensorflow import compiled  # isort: skip (first: it keeps TensorFlow quiet)
 
@@ -99,8 +100,8 @@ def fit_batch(env, model, target_model, batch):
     the last step of an episode the next value counts as 0. Targets are masked like Q-values, so
     that the other actions' errors are 0 - 0.
 
-    It does what `model.fit` would do with targets of `model.predict`; but those spend 250 ms each
-    on getting to work. `train_on_batch` and `predict_on_batch` take 5 and 2 ms; this, 0.4 ms.
+    It does what `model.fit` would do with targets of `model.predict`; but each of those takes some
+    100 ms, `train_on_batch` and `predict_on_batch` together 2 ms, and this 0.2 ms.
 
     Args:
         env: environment that gives the number of actions.
@@ -118,7 +119,7 @@ def fit_batch(env, model, target_model, batch):
     targets = tf.cast(rewards, tf.float32) + DISCOUNT_FACTOR_GAMMA * max_next_q_values
     masks = one_hot_encode(env.action_space.n, actions)
     with tf.GradientTape() as tape:
-        q_values = model([tf.cast(observations, tf.float32), masks], training=True)  # as in fit
+        q_values = model([tf.cast(observations, tf.float32), masks], training=True)  # for Dropout
         loss = model.compute_loss(y=masks * targets[:, tf.newaxis], y_pred=q_values)
     gradients = tape.gradient(loss, model.trainable_variables)
     model.optimizer.apply(gradients, model.trainable_variables)
@@ -144,7 +145,8 @@ def epsilon_greedy_action(env, model, observation, epsilon):
 def save_model(model, step, training):
     """Saves a network, its optimizer included, as LOGDIR/NAME-STEP.h5; returns the file's name.
 
-    `training` gives the directory, the name and the settings, which the file records, too.
+    `step` may be "best". `training` gives the directory, the name and the settings, which the file
+    records, too.
     """
     filename = os.path.join(training.logdir, f"{training.name}-{step}.h5")
     write_snapshot(filename, model, training.settings)
@@ -186,7 +188,7 @@ def evaluate(env, model, seed=None):
 
 
 def evaluate_and_save_best(eval_env, model, step, training):
-    """Evaluates a network in training, logs the results, and saves it if it is the best so far.
+    """Evaluates a network in training, logs the results, and saves the network if it is the best.
 
     avg_max_q_value is the mean over `training.validation_observations` of the highest Q-value.
     """
@@ -234,7 +236,7 @@ def train(env, eval_env, model, training):
         replay_buffer=replay_buffer,
         log=log,
     )
-    observation = env.observation  # of the reset; in a run that is resumed, where that stopped
+    observation = env.observation  # the reset's; in a resumed run, the one at which it stopped
 
     for step in range(training.first_step, MAX_STEPS + 1):
         is_evaluation_due = step % EVAL_EVERY == 0 or step == MAX_STEPS
@@ -251,31 +253,32 @@ def train(env, eval_env, model, training):
                 target_model.set_weights(model.get_weights())
             batch = replay_buffer.sample(BATCH_SIZE)
             loss = fit_batch(env, model, target_model, batch)
-            check_loss(loss, step)
+            check_loss(loss, step)  # ends a run that has diverged
 
         log.step(step, loss, info)  # info has the return, at the end of an episode
         if done:
             observation, _ = env.reset()
 
-        if step == Q_VALIDATION_SIZE:
+        if step == Q_VALIDATION_SIZE:  # which is no later than the first evaluation
             training.validation_observations = np.array(replay_buffer.sample(Q_VALIDATION_SIZE)[0])
         if is_evaluation_due:
             evaluate_and_save_best(eval_env, model, step, training)
         if step % SNAPSHOT_EVERY == 0 or is_last_step:
             save_model(model, step, training)
-        training.end_step(step, info, is_last_step)  # which saves a checkpoint if one is due
+        training.end_step(step, info, is_last_step)  # every CHECKPOINT_EVERY steps, a checkpoint
         if is_last_step:
             break
 
     return training.evaluations[-1].episode_return_avg if training.evaluations else None
 
 
-def load_or_create_model(env, model_filename):
+def load_or_create_model(env, model_filename, settings=None):
     """Builds the Q-network, gives it the weights of a snapshot if there is one, prints its summary.
 
     Args:
         env: environment that the network is for.
-        model_filename: .h5 snapshot, of which nothing but the weights is read; or None.
+        model_filename: .h5 snapshot, of which the weights are read; or None.
+        settings: dict of the constants, to say which ones differ where the weights don't fit.
 
     Returns:
         Compiled Keras model.
@@ -285,13 +288,16 @@ def load_or_create_model(env, model_filename):
     """
     model = create_model(env)
     if model_filename:
-        load_weights(model, model_filename, options.settings)
+        load_weights(model, model_filename, settings)
     model.summary()
     return model
 
 
 def spawn_seeds(seed):
-    """Seeds of independent streams of random numbers, from one seed: a dict of names to ints."""
+    """Seeds of independent streams of random numbers, from one seed: a dict of names to ints.
+
+    The seed itself is left for the environment of evaluations.
+    """
     names = ("weights", "environment", "actions", "replay_buffer", "evaluation_actions")
     children = np.random.SeedSequence(seed).spawn(len(names))
     seeds = [int(child.generate_state(1)[0]) for child in children]
@@ -318,7 +324,7 @@ def main(options):
     print(f"Seed {options.seed}")
     env = make_env(options.env, options.view, options.images, options.gif, title=options.model)
     set_seed(env, options.seed)
-    model = load_or_create_model(env, options.model)
+    model = load_or_create_model(env, options.model, options.settings)
     if options.play:  # --view, --eval, --images or --gif
         with env:
             episode_return_avg, episodes = evaluate(env, model, options.seed)

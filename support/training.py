@@ -244,8 +244,8 @@ class Training:
             try:
                 state = part.get_state()
             except Exception as error:  # whatever somebody's own part leads to
-                if part is self.log and isinstance(error, OSError):
-                    raise  # its curves can't be written to the disk
+                if part is self or (part is self.log and isinstance(error, OSError)):
+                    raise  # for the second, the curves can't be written to the disk
                 is_plain = type(error) is ValueError
                 self._give_up(
                     name, error if is_plain else f"its get_state fails with {describe(error)}"
