@@ -231,7 +231,7 @@ class SometimesNan(Environment):
 
 def test_a_number_that_is_not_finite_is_told_with_its_step(register, command):
     register("Nan-v0", SometimesNan)
-    status, _, errors = command(*SHORT, "--env", "Nan-v0")
+    status, _, errors = command(*SHORT, "--env", "Nan-v0", "--eval-steps", 200)
     assert (status, errors.count("\n")) == (2, 1)
     told = "the environment returned nan in observation[1] at step 315; the last good checkpoint is"
     assert errors.startswith(f"run.py: {told}")
