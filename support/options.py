@@ -19,7 +19,7 @@ from support.checkpoints import open_run
 from support.command_line import SEED, OneLineParser, new_file
 from support.errors import WrongInput, plain_errors, print_error
 from support.files import check_name
-from support.settings import add_settings, as_option, check_recorded, read_settings
+from support.settings import add_settings, any_text, as_option, check_recorded, read_settings
 from support.snapshots import read_snapshot
 
 ENV = "MountainCar-v0"
@@ -77,7 +77,11 @@ def load_lesson(filename, arguments=()):
     lesson = importlib.util.module_from_spec(spec)
     lesson.__arguments__ = list(arguments)
     sys.modules[name] = lesson
-    spec.loader.exec_module(lesson)
+    try:
+        spec.loader.exec_module(lesson)
+    except BaseException:
+        del sys.modules[name]  # as an import does, for it is half loaded
+        raise
     return lesson
 
 
@@ -185,11 +189,12 @@ def resolve_settings(options):
     # Names of files may have bytes that are not text, which neither JSON nor TensorBoard takes.
     settings["model"] = os.fsencode(str(settings["model"])).decode(errors="replace")
     try:
+        check_recorded("env", any_text, settings["env"])
         check_recorded("seed", SEED, settings["seed"])
         for setting in options.constants:
             check_recorded(setting.constant, setting.parse, settings[setting.name])
     except WrongInput as error:
-        raise WrongInput(f"{source}: {error}") from error
+        raise WrongInput(f"{source}: {error}" if source else error) from error
     return settings
 
 
@@ -261,7 +266,7 @@ def with_version(env_id):
 
 def check_environment(source, recorded, given=None):
     """Raises `WrongInput` where a recorded environment would import a module and isn't given."""
-    if ":" in str(recorded) and given != recorded:
+    if isinstance(recorded, str) and ":" in recorded and given != recorded:
         raise WrongInput(
             f"{source} would import a module for its environment; if you trust it, give "
             f"--env {recorded}"

@@ -370,7 +370,7 @@ class Training:
 
     def _print_resume_hint(self):
         """The last line of a run that was stopped."""
-        if self._missing:
+        if self._missing or not self.settings:  # without them, run.py knows too little of it
             print("Stopped.")
         else:
             print(f"Stopped. To continue: python run.py --resume {shlex.quote(self.logdir)}")

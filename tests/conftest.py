@@ -122,7 +122,7 @@ def command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments, script=ROOT / "run.py"):
-        keras.backend.clear_session()  # layers are named as in a new process
+        keras.backend.clear_session(free_memory=False)  # layers are named as in a new process
         monkeypatch.setattr(sys, "argv", ["run.py", *map(str, arguments)])
         status = 0
         try:

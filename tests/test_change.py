@@ -1,11 +1,8 @@
 """The lesson is made to be changed: what a reader adds acts, shows itself, and is kept."""
 
-import os
-import shutil
-import subprocess
+import contextlib
 import sys
 import traceback
-from typing import NamedTuple
 
 import gymnasium as gym
 import h5py
@@ -21,6 +18,7 @@ import run
 from replay_buffer import ReplayBuffer
 from support.checkpoints import encode, read_checkpoint
 from support.fast_tensorflow import EAGER, compiled
+from support.options import load_lesson
 
 SHORT = (
     "--seed 1 --train-start 100 --batch-size 16 --target-update-every 50 --eval-every 200 "
@@ -60,6 +58,16 @@ def changed(folder, replacements, name="run.py"):
     return folder / name
 
 
+@contextlib.contextmanager
+def running(is_eager):
+    """Runs compiled functions line by line meanwhile, if `is_eager`, by TensorFlow's own switch."""
+    tf.config.run_functions_eagerly(is_eager)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
 def weights(filename):
     """The weights in a snapshot, without the optimizer's state: their bytes."""
     found = []
@@ -91,9 +99,10 @@ def unchanged(tmp_path_factory):
     """The directory of a run in which the added constants have the values of the source."""
     folder = tmp_path_factory.mktemp("unchanged")
     script = changed(folder, FOUR_CONSTANTS, "lesson.py")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, script, "--name", "a", *SHORT]
-    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+    keras.backend.clear_session(free_memory=False)  # layers are named as in a new process
+    lesson = load_lesson(script, ["--name", "a", *SHORT])
+    with contextlib.chdir(folder):
+        lesson.main(lesson.options)
     return folder
 
 
@@ -174,11 +183,8 @@ def test_tensorflows_own_switch_does_the_same(env, model):
         return run.predict(env, model, observations)
 
     expected = look(env, model, buffer.sample(2))
-    tf.config.run_functions_eagerly(True)
-    try:
+    with running(is_eager=True):
         found = look(env, model, buffer.sample(2))
-    finally:
-        tf.config.run_functions_eagerly(False)
     assert type(found) is type(expected) is np.ndarray
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     symbols, numbers = seen
@@ -237,52 +243,56 @@ def test_compiled_functions_take_arguments_in_every_way(args, kwargs, result, en
         found = mixed(env, *args, **kwargs)
         assert found["result"].tolist() == result
         assert found["count"] == (len(args) > 2, kwargs.get("flag"))
-    tf.config.run_functions_eagerly(True)
-    try:
+    with running(is_eager=True):
         assert mixed(env, *args, **kwargs)["result"].tolist() == result
-    finally:
-        tf.config.run_functions_eagerly(False)
 
 
-def test_a_compiled_function_takes_a_batch_as_tuple_list_or_dict(env):
+@pytest.mark.parametrize("is_eager", [False, True], ids=["compiled", "eager"])
+@pytest.mark.parametrize(
+    "batch",
+    [
+        (np.ones(2), np.ones((2, 2))),
+        [np.ones(2), np.ones((2, 2))],
+        ([1, 1], [[1, 1], [1, 1]]),
+        [(1, 1), (np.ones(2), np.ones(2))],
+        (tf.ones(2), tf.ones((2, 2))),
+        (np.float32(2), np.array([True, True, True, True])),
+    ],
+    ids=["tuple", "list", "lists in a tuple", "tuples in a list", "tensors", "number and bools"],
+)
+def test_a_compiled_function_takes_a_batch_as_tuple_or_list(batch, is_eager):
     @compiled
-    def total(batch):
-        values = batch.values() if isinstance(batch, dict) else batch
-        return tf.add_n([tf.reduce_sum(tf.cast(value, tf.float32)) for value in values])
+    def total(batch, more=()):
+        columns = [*batch, *more]
+        return tf.add_n([tf.reduce_sum(tf.cast(column, tf.float32)) for column in columns])
 
-    arrays = np.ones(2), np.ones((2, 2))
-    for batch in (arrays, list(arrays), {"a": arrays[0], "b": arrays[1]}, ([1, 1], [[1, 1]] * 2)):
-        assert total(batch) == 6
-
-
-class Batch(NamedTuple):
-    numbers: object
-    weights: object
+    with running(is_eager):
+        assert total(batch) == total(batch=batch) == 6
+        assert total(batch, batch) == total(batch, more=batch) == 12
 
 
-def test_a_compiled_function_takes_whatever_has_no_hash_and_tells_equal_numbers_apart(env):
+@pytest.mark.parametrize("is_eager", [False, True], ids=["compiled", "eager"])
+def test_results_are_numpy_arrays_in_the_structure_that_the_function_returns(is_eager):
     @compiled
-    def describe(value, array):
-        return {"value": tf.constant(getattr(value, "n", value)), "twice": array * 2}
+    def look(array):
+        return {"twice": array * 2, "both": (array, [array + 1]), "none": None}
 
-    ones = np.ones(2)
-    assert describe(env.action_space, ones)["value"] == 3
-    kinds = [describe(value, ones)["value"].dtype.kind for value in (1, 1.0, True, 1)]
-    assert kinds == ["i", "f", "b", "i"]
-
-    @compiled
-    def count(variables, array):
-        return tf.constant(len(variables)), array
-
-    assert count([keras.Variable(1.0), keras.Variable(2.0)], ones)[0] == 2
+    with running(is_eager):
+        found = look(np.array([1, 2]))
+    first, (second,) = found["both"]
+    arrays = found["twice"], first, second
+    assert [type(array) for array in arrays] == [np.ndarray] * 3
+    assert [array.tolist() for array in arrays] == [[2, 4], [1, 2], [2, 3]]
+    assert found["none"] is None
 
 
-def test_a_compiled_function_takes_a_named_tuple_as_what_it_is():
-    @compiled
-    def weigh(batch):
-        return tf.reduce_sum(batch.numbers * batch.weights)
-
-    assert weigh(Batch(np.array([1.0, 2.0]), np.array([3.0, 4.0]))) == 11
+def test_without_the_decorator_a_function_takes_and_gives_the_same_numbers(env, model):
+    observations = np.array([[-0.5, 0.0], [0.3, 0.05]], np.float32)
+    q_values = run.predict(env, model, observations)
+    undecorated = run.predict.__wrapped__(env, model, observations)
+    assert type(q_values) is np.ndarray
+    assert undecorated.numpy().shape == (2, 3)
+    np.testing.assert_allclose(undecorated, q_values, rtol=1e-5)
 
 
 def test_a_mistake_that_shows_only_when_the_graph_runs_says_how_to_see_its_line():
@@ -295,14 +305,29 @@ def test_a_mistake_that_shows_only_when_the_graph_runs_says_how_to_see_its_line(
     assert any("run with --eager to see it" in note for note in error.value.__notes__)
 
 
-def test_a_tensor_used_as_a_number_while_it_has_no_value_says_what_to_do():
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda tensor: 1 if tensor[0] > 0 else 2,
+        lambda tensor: [number for number in tensor],
+        lambda tensor: range(tensor[0]),
+        lambda tensor: float(tensor[0]),
+        lambda tensor: f"{tensor[0]:.2f}",
+        lambda tensor: np.sum(tensor),
+        lambda tensor: tensor.numpy(),
+        lambda tensor: tensor.argmax(),
+    ],
+    ids=["if", "for", "range", "float", "format", "np.sum", "numpy", "argmax"],
+)
+def test_a_tensor_used_as_a_number_while_it_has_no_value_says_what_to_do(use):
     @compiled
     def fails(array):
-        return 1 if array[0] > 0 else 2
+        return use(array)
 
-    with pytest.raises(TypeError) as error:
+    with pytest.raises((TypeError, AttributeError, NotImplementedError)) as error:
         fails(np.ones(2))
-    assert any("tf.where" in note and "--eager" in note for note in error.value.__notes__)
+    (note,) = error.value.__notes__
+    assert "tf.where" in note and "--eager" in note
 
 
 def test_a_constant_that_changes_while_the_program_runs_acts(env, model):
@@ -320,14 +345,31 @@ def test_a_constant_that_changes_while_the_program_runs_acts(env, model):
     assert losses[0] == losses[2] != losses[1]
 
 
-def test_a_function_that_is_traced_again_and_again_says_so(env):
+def test_a_function_that_is_traced_again_and_again_says_so_once():
     @compiled
-    def twice(number, array):
+    def times(number, array):
         return array * number
 
-    with pytest.warns(UserWarning, match=r"traced 10 times.*np\.float32\(number\)"):
-        for number in range(12):
-            twice(float(number), np.ones(2))
+    with pytest.warns(UserWarning, match=r"traced 10 times.*np\.float32\(number\)") as warned:
+        for number in range(20):
+            assert times(float(number), np.ones(2)).tolist() == [number, number]
+    assert len(warned) == 1
+    assert warned[0].filename == __file__
+    assert times(0.0, np.ones(2)).tolist() == [0, 0]  # also where its graph was forgotten
+
+
+def test_an_array_that_changes_is_traced_once(recwarn):
+    traced = []
+
+    @compiled
+    def times(number, array):
+        traced.append(number)
+        return array * number
+
+    for number in range(20):
+        assert times(np.float32(number), np.ones(2, np.float32)).tolist() == [number, number]
+    assert len(traced) == 1
+    assert not recwarn.list
 
 
 OWN_BUFFER = """
@@ -347,7 +389,7 @@ class OwnBuffer:
 
 
 """
-MAKE_BUFFER = "ReplayBuffer(REPLAY_BUFFER_SIZE, env.observation_space, training.seed)"
+MAKE_BUFFER = "ReplayBuffer(REPLAY_BUFFER_SIZE, env.observation_space, buffer_seed)"
 
 
 @pytest.mark.slow
@@ -418,18 +460,23 @@ def test_a_part_that_cannot_give_its_state_ends_nothing(state, reason, command, 
     assert output.index(told) < output.index("x-400.h5")
 
 
-def test_an_environment_may_be_wrapped(command, tmp_path):
-    wrapped = "gym.wrappers.TransformReward(make_env(args.env, args.view"
+@pytest.mark.slow
+def test_an_environment_wrapped_in_main_trains_and_resumes(command, tmp_path):
+    made = "make_env(options.env, options.view, options.images, options.gif, title=options.model)"
     replacements = {
         "import keras\n": "import gymnasium as gym\nimport keras\n",
-        "    env = make_env(args.env, args.view, args.images, args.gif, title=args.model)\n": (
-            f"    env = {wrapped}), lambda reward: reward / 2)\n"
-        ),
+        f"env = {made}": f"env = gym.wrappers.TransformReward({made}, lambda reward: reward / 2)",
     }
     script = changed(tmp_path, replacements, "lesson.py")
-    status, output, errors = command("--name", "x", *SHORT, script=script)
+    status, output, errors = command("--name", "a", *SHORT, script=script)
     assert (status, errors) == (0, "")
-    assert output.count("can't be resumed: the state of env is not saved") == 1
+    assert "can't be resumed" not in output
+    buffer = read_checkpoint("a-log")["replay_buffer"]
+    assert set(buffer["rewards"]) == {-0.5}
+
+    assert command("--resume", "a-log", "--max-steps", 450, script=script)[::2] == (0, "")
+    assert command("--name", "b", *SHORT, "--max-steps", 450, script=script)[::2] == (0, "")
+    assert weights("a-log/a-450.h5") == weights("b-log/b-450.h5")
 
 
 @pytest.mark.slow
@@ -447,24 +494,10 @@ def test_a_crash_after_a_checkpoint_says_how_to_go_on(command, tmp_path, capsys)
 
 def test_a_name_that_is_taken_offers_nothing_to_continue(command, tmp_path):
     (tmp_path / "x-log").mkdir()
+    (tmp_path / "x-log" / "notes.txt").touch()
     status, output, errors = command("--name", "x", *SHORT)
     assert status == 2 and "x-log exists; choose another name" in errors
     assert "To continue" not in output
-
-
-@pytest.mark.slow
-def test_other_files_find_the_constants_that_options_have_set(tmp_path):
-    for name in ("loggers.py", "replay_buffer.py", "requirements.txt"):
-        shutil.copy(ROOT / name, tmp_path)
-    look = "print('in other files', __import__('run').BATCH_SIZE)"
-    source = (tmp_path / "replay_buffer.py").read_text()
-    place = "        self.size = size\n"
-    (tmp_path / "replay_buffer.py").write_text(source.replace(place, f"{place}        {look}\n"))
-    (tmp_path / "support").symlink_to(ROOT / "support")
-    changed(tmp_path, {})
-    command = [sys.executable, "run.py", "--name", "x", *map(str, QUICK)]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert "in other files 16\n" in ended.stdout
 
 
 def test_a_loop_that_ends_early_ends_well(command, tmp_path):
@@ -475,11 +508,29 @@ def test_a_loop_that_ends_early_ends_well(command, tmp_path):
     assert output.splitlines()[-1].startswith("Best: episode_return_avg -200.000 at step 200")
 
 
-def test_an_os_error_in_own_code_keeps_its_traceback(command, tmp_path):
-    own = {"    env = make_env(": "    open('nowhere.txt')\n    env = make_env("}
-    script = changed(tmp_path, own, "lesson.py")
-    with pytest.raises(FileNotFoundError):
+OWN_MISTAKES = {
+    "open('nowhere.txt')": FileNotFoundError,
+    "with np.errstate(all='raise'): np.float32(1) / np.float32(0)": FloatingPointError,
+    "raise MemoryError('too much')": MemoryError,
+    "np.zeros((10**6, 10**6, 10**6))": MemoryError,
+    "int('x')": ValueError,
+}
+PLACES = (
+    '    print(f"Seed {options.seed}")\n',
+    "            loss = fit_batch(env, model, target_model, batch)\n",
+)
+
+
+@pytest.mark.parametrize("place", PLACES, ids=["in main", "in train"])
+@pytest.mark.parametrize("mistake", OWN_MISTAKES)
+def test_a_mistake_in_own_code_keeps_its_traceback(mistake, place, command, tmp_path):
+    indentation = place[: -len(place.lstrip())]
+    script = changed(tmp_path, {place: f"{place}{indentation}{mistake}\n"}, "lesson.py")
+    with pytest.raises(OWN_MISTAKES[mistake]) as error:
         command("--name", "x", *SHORT, script=script)
+    last = traceback.extract_tb(error.tb)[-1]
+    assert (last.filename, last.line) == (str(script), mistake)
+    assert list(tmp_path.glob("*-log")) == []
 
 
 def test_a_mistake_in_an_environment_of_ones_own_keeps_its_traceback(command, monkeypatch):

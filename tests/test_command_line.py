@@ -1,14 +1,17 @@
 """Wrong input: one line with the value and the remedy, status 2, nothing made."""
 
+import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, constants_kept
 
 import run
+from support.snapshots import write_snapshot
 
 
 class Continuous(gym.Env):
@@ -60,6 +63,8 @@ WRONG = {
     "--env NoSuchCar-v0": "NoSuchCar",
     "--env MountainCar-v7": "MountainCar-v7",
     "--env no_such_module:Car-v0": "no_such_module",
+    "--env=": "it is not a name such as MountainCar-v0 or module:Name-v0",
+    "--env ../car:Car-v0": "it is not a name such as MountainCar-v0 or module:Name-v0",
     "--env Continuous-v0": "are not discrete",
     "--env CountsFromOne-v0": "counted from 0",
     "--env Picture-v0": "are not vectors of numbers",
@@ -69,19 +74,26 @@ WRONG = {
     "--model missing.h5": "there is no file missing.h5",
     "--model text.h5": "text.h5 is not a readable snapshot",
     "--model cart-pole-1.h5": "(4, 32)",
+    "--model small-1.h5": "what differs are --hidden-units=8, with which it was trained",
+    "--model small-1.h5 --eval --hidden-units 64": (
+        "--hidden-units=64 contradicts small-1.h5, which was made with 8; leave it out"
+    ),
     "--learning-rate 0": "must be a number between 1e-12 and 1000000.0, not '0'",
     "--learning-rate nan": "must be a number between 1e-12 and 1000000.0, not 'nan'",
     "--learning-rate fast": "must be a number between 1e-12 and 1000000.0, not 'fast'",
     "--discount-factor-gamma 1.01": "must be a number between 0.0 and 1.0, not '1.01'",
     "--train-epsilon -0.1": "must be a number between 0.0 and 1.0, not '-0.1'",
     "--eval-epsilon inf": "must be a number between 0.0 and 1.0, not 'inf'",
+    "--batch-size": "argument --batch-size: expected one argument",
+    "--hidden-units 4097": "must be an integer between 1 and 4096, not '4097'",
     "--batch-size 0": "must be an integer between 1 and 1000000000, not '0'",
     "--max-steps 1.5": "must be an integer between 1 and 1000000000, not '1.5'",
     "--max-steps 99999999999": "must be an integer between 1 and 1000000000, not '99999999999'",
     "--seed -1": "must be an integer between 0 and 4294967295, not '-1'",
     "--seed 4294967296": "must be an integer between 0 and 4294967295, not '4294967296'",
     "--train-start 2": "MAX_STEPS 2 must be greater than TRAIN_START 2, the first step that learns",
-    "--name taken": "taken-log exists",
+    "--name taken": "taken-log exists; choose another name",
+    "--name file": "file-log can't be made: Not a directory",
     "--name a/b": "'a/b' is not a valid file name",
     "--name ..": "'..' is not a valid file name",
     "--name .": "'.' is not a valid file name",
@@ -93,8 +105,10 @@ WRONG = {
     "--model cart-pole-1.h5 --gif folder.gif": "must be a .gif file",
     "--model cart-pole-1.h5 --gif text.h5/car.gif": "in a directory that can be written to",
     "--eval": "need a trained --model",
+    "--view": "need a trained --model",
+    "--images": "need a trained --model",
     "--gif car.gif": "need a trained --model",
-    "--model cart-pole-1.h5 --eval --name x": "--name names a training",
+    "--model cart-pole-1.h5 --eval --name x": "--name names a run",
     "--model cart-pole-1.h5 --gif cart-pole-1.h5": "must be a .gif file",
     "--model cart-pole-1.h5 --gif nowhere/car.gif": "in a directory that can be written to",
     "--max-step 5": "--max-step 5; did you mean --max-steps?",
@@ -103,26 +117,45 @@ WRONG = {
     "--model snapshots": "snapshots is a directory; its snapshots are: a-1.h5, b-best.h5",
     "--model taken-log": "taken-log is a directory; its snapshots are: none",
     "--resume doen": "no checkpoint.npz; there is done-log",
+    "--resume=": "there is no run to resume, no checkpoint.npz",
+    "--resume done --batch-size 64": "leave out --batch-size",
+    "--resume done --seed 0": "leave out --seed",
+    "--resume done --view": "leave out --view",
+    "--eager True": "instead of True and False, write --NAME and --no-NAME",
     "--name=-x": "'-x' is not a valid file name",
     "5": "unrecognized arguments: 5",
 }
 
 
-@pytest.mark.parametrize("arguments", WRONG)
-def test_wrong_input_ends_in_one_line_and_makes_nothing(arguments, command, tmp_path):
-    (tmp_path / "text.h5").write_text("weights")
-    (tmp_path / "taken-log").mkdir()
-    (tmp_path / "folder.gif").mkdir()
-    (tmp_path / "snapshots").mkdir()
+@pytest.fixture(scope="module")
+def mentioned(tmp_path_factory):
+    """A directory with all that the wrong command lines mention."""
+    folder = tmp_path_factory.mktemp("mentioned")
+    (folder / "text.h5").write_text("weights")
+    (folder / "folder.gif").mkdir()
+    (folder / "taken-log").mkdir()
+    (folder / "taken-log" / "notes.txt").touch()
+    (folder / "file-log").touch()
+    (folder / "snapshots").mkdir()
     for name in ("b-best.h5", "a-1.h5", "notes.txt"):
-        (tmp_path / "snapshots" / name).touch()
-    (tmp_path / "done-log").mkdir()
-    (tmp_path / "done-log" / "checkpoint.npz").touch()
-    run.save_model(run.create_model(gym.make("CartPole-v1")), 1, tmp_path, "cart-pole")
+        (folder / "snapshots" / name).touch()
+    (folder / "done-log").mkdir()
+    (folder / "done-log" / "checkpoint.npz").touch()
+    write_snapshot(folder / "cart-pole-1.h5", run.create_model(gym.make("CartPole-v1")))
+    with constants_kept():
+        run.HIDDEN_UNITS = 8
+        small = run.create_model(gym.make("MountainCar-v0"))
+    write_snapshot(folder / "small-1.h5", small, {"hidden_units": 8})
+    return folder
+
+
+@pytest.mark.parametrize("arguments", WRONG)
+def test_wrong_input_ends_in_one_line_and_makes_nothing(arguments, command, mentioned, tmp_path):
+    shutil.copytree(mentioned, tmp_path, dirs_exist_ok=True)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     words = arguments.split(" ") if "=" not in arguments else [arguments]
     soon = ["--max-steps", 2, "--train-start", 1]  # ends soon where it isn't refused
-    status, _, errors = command(*(soon if "--resume" not in words else []), *words)
+    status, _, errors = command(*(soon if "--resume" not in arguments else []), *words)
     assert status == 2
     assert errors.startswith("run.py: ")
     assert WRONG[arguments] in errors
@@ -146,25 +179,16 @@ def test_without_its_libraries_a_program_says_how_to_install_them(program, probl
     assert result.stderr.endswith("; pip install -r requirements.txt\n")
 
 
-@pytest.mark.parametrize("fields", [4, 1000])
+@pytest.mark.parametrize("env_id, needed", [("MountainCar-v0", 5.4), ("CartPole-v1", 8.4)])
 def test_a_replay_buffer_that_does_not_fit_into_memory_ends_in_one_line(
-    fields, command, tmp_path, monkeypatch
+    env_id, needed, command, tmp_path, monkeypatch
 ):
-    class Wide(Continuous):
-        observation_space = gym.spaces.Box(-1, 1, (fields,), np.float64)
-        action_space = gym.spaces.Discrete(2)
-
-        def reset(self, *, seed=None, options=None):
-            return self.observation_space.sample(), {}
-
-        def step(self, action):
-            return self.observation_space.sample(), 1.0, False, False, {}
-
-    spec = gym.envs.registration.EnvSpec("Wide-v0", Wide)
-    monkeypatch.setitem(gym.registry, "Wide-v0", spec)
-    status, _, errors = command("--env", "Wide-v0", "--replay-buffer-size", 10**9)
-    assert (status, errors.count("\n")) == (2, 1)
-    assert errors.startswith("run.py: too little memory: ")
+    free = SimpleNamespace(available=2 * 1024**3)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: free)
+    size = 10**8  # transitions of 29 or 45 bytes, and a copy of them
+    status, _, errors = command("--env", env_id, "--replay-buffer-size", size)
+    told = f"REPLAY_BUFFER_SIZE {size} would need {needed} GB of memory, and 2.0 GB are free"
+    assert (status, errors) == (2, f"run.py: {told}; lower it\n")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -5,6 +5,7 @@ import keras
 import numpy as np
 
 import run
+from replay_buffer import ReplayBuffer
 
 
 class Scripted(gym.Env):
@@ -91,3 +92,22 @@ def test_an_evaluation_with_a_seed_repeats_itself(env, model):
 def cart_pole_model():
     keras.utils.set_random_seed(0)
     return run.create_model(gym.make("CartPole-v1"))
+
+
+def stream(generator):
+    """What tells one random generator's stream of numbers from another's, wherever it stands."""
+    return generator.bit_generator.state["state"]["inc"]
+
+
+def test_one_seed_gives_streams_of_random_numbers_that_are_independent(model):
+    seeds = run.spawn_seeds(1)
+    assert run.spawn_seeds(1) == seeds != run.spawn_seeds(2)
+    env, eval_env = gym.make("MountainCar-v0"), gym.make("MountainCar-v0")
+    run.set_seed(env, 1)
+    run.EVAL_STEPS = 1
+    run.evaluate(eval_env, model, 1)
+    buffer = ReplayBuffer(1, env.observation_space, seeds["replay_buffer"])
+    generators = [buffer.random, np.random.default_rng(seeds["weights"])]
+    for each in (env, eval_env):
+        generators += [each.unwrapped.np_random, each.action_space.np_random]
+    assert len(set(map(stream, generators))) == len(generators) == 6

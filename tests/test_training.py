@@ -10,11 +10,16 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from conftest import main
+from conftest import ROOT, main
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import run
-from support.checkpoints import read_checkpoint
+from support.checkpoints import open_run, read_checkpoint
+from support.environments import make_env
+from support.errors import Diverged
+from support.options import load_lesson
+from support.snapshots import read_snapshot
+from support.training import Training
 
 SHORT = (
     "--train-start 100 --batch-size 16 --q-validation-size 200 --target-update-every 100 "
@@ -83,7 +88,7 @@ def test_a_run_prints_and_writes_what_the_readme_says(command, tmp_path):
     assert "Saved x-log/x-best.h5\n" in output
     assert output.endswith(
         "Best: episode_return_avg -200.000 at step 400, no better than the first episode of the "
-        "training (-200.0). Train longer, or change a setting.\n"
+        "run (-200.0). Train longer, or change a setting.\n"
     )
     names = Counter(path.name.split(".")[0] for path in (tmp_path / "x-log").glob("[!.]*"))
     assert names == {"events": 1, "checkpoint": 1, "x-600": 1, "x-1200": 1, "x-best": 1}
@@ -183,8 +188,7 @@ def test_best_holds_the_weights_of_the_best_evaluation(tmp_path, monkeypatch):
         weights.append(model.get_weights())
         return next(averages)
 
-    monkeypatch.setattr(run, "evaluate", evaluate)
-    assert main(f"--name x --seed 3 {' '.join(SHORT)}") == -130.0
+    assert main(f"--name x --seed 3 {' '.join(SHORT)}", evaluate=evaluate) == -130.0
     best = run.load_or_create_model(gym.make("MountainCar-v0"), "x-log/x-best.h5").get_weights()
     assert all(np.array_equal(a, b) for a, b in zip(best, weights[1], strict=True))
 
@@ -227,23 +231,90 @@ def test_the_self_check_leaves_nothing_behind(command, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_short_run_is_evaluated_at_its_end(command):
-    short = ["--train-start", 100, "--eval-steps", 450]
-    status, output, errors = command("--name", "x", "--seed", 1, *short, "--max-steps", 600)
+@pytest.mark.parametrize("option", ["--max-steps", "--eval-every"])
+def test_one_option_makes_a_run_with_early_evaluations(option, command):
+    few = ["--train-start", 100, "--eval-steps", 210]
+    few += ["--max-steps", 600] if option == "--eval-every" else []
+    status, output, errors = command("--name", "x", "--seed", 1, *few, option, 300)
     assert (status, errors) == (0, "")
-    assert "step 600 episode_return_avg -200.000" in output
-    assert [step for step, _ in scalars("x-log")["avg_max_q_value"]] == [600]
+    told = "Q_VALIDATION_SIZE is reduced to 300, the step of the first evaluation\n"
+    assert output.count(told) == 1
+    assert "step 300 episode_return_avg -200.000" in output
+    steps = [300] if option == "--max-steps" else [300, 600]
+    assert [step for step, _ in scalars("x-log")["avg_max_q_value"]] == steps
     assert os.path.exists("x-log/x-best.h5")
+    recorded = read_checkpoint("x-log")["run"]
+    assert recorded["settings"]["q_validation_size"] == 300
+    assert recorded["validation_observations"].shape == (300, 2)
 
 
-@pytest.mark.slow
-def test_evaluations_may_come_before_the_validation_observations_are_due(command):
-    early = ["--eval-every", 300, "--q-validation-size", 1000]
-    status, _, errors = command("--name", "x", "--seed", 1, *SHORT, *early)
-    assert (status, errors) == (0, "")
-    observations = read_checkpoint("x-log")["run"]["validation_observations"]
-    assert observations.shape == (1000, 2)
-    assert len(np.unique(observations, axis=0)) <= 300  # drawn at the first evaluation
+@pytest.mark.parametrize(
+    "words, size",
+    [
+        ("--q-validation-size 300 --eval-every 300", 300),
+        ("--q-validation-size 301 --eval-every 300", 300),
+        ("--q-validation-size 400 --eval-every 300 --max-steps 250 --train-start 1", 250),
+        ("--q-validation-size 1 --eval-every 300", 1),
+        ("--eval-every 20000 --max-steps 200000", 10000),
+    ],
+)
+def test_validation_observations_are_no_more_than_steps_before_the_first_evaluation(
+    words, size, capsys
+):
+    lesson = load_lesson(ROOT / "run.py", words.split())
+    assert size == lesson.Q_VALIDATION_SIZE == lesson.options.settings["q_validation_size"]
+    is_reduced = f"--q-validation-size {size}" not in words and size < 10000
+    told = f"Q_VALIDATION_SIZE is reduced to {size}, the step of the first evaluation\n"
+    assert capsys.readouterr().out == (told if is_reduced else "")
+
+
+@pytest.fixture
+def few_steps():
+    """The constants of a short run, put into `run`."""
+    run.TRAIN_START = 100
+    run.MAX_STEPS = 400
+    run.EVAL_STEPS = 210
+    run.Q_VALIDATION_SIZE = 200
+
+
+def train_in_a_prompt(max_steps, stopped_run=None):
+    """What docs/using.md has for a Python prompt; returns the mean return at the end."""
+    env = make_env("MountainCar-v0")
+    run.set_seed(env, 1)
+    model = run.create_model(env)
+    every = run.CHECKPOINT_EVERY
+    with Training("prompt", 1, max_steps, every, stopped_run=stopped_run) as training:
+        return run.train(env, make_env("MountainCar-v0"), model, training)
+
+
+def test_a_python_prompt_trains_and_resumes_without_a_command_line(
+    few_steps, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["prompt", "--nonsense"])
+    assert train_in_a_prompt(run.MAX_STEPS) == -200
+    output = capsys.readouterr().out
+    assert output.startswith("Created prompt-log\n")
+    assert "no better than the first episode of the run (-200.0)" in output
+    names = Counter(path.name.split(".")[0] for path in (tmp_path / "prompt-log").glob("[!.]*"))
+    assert names == {"events": 1, "checkpoint": 1, "prompt-400": 1, "prompt-best": 1}
+    assert [step for step, _ in scalars("prompt-log")["episode_return_avg"]] == [400]
+
+    run.MAX_STEPS = 500
+    train_in_a_prompt(run.MAX_STEPS, open_run("prompt"))
+    assert "Resumed prompt-log at step 400\n" in capsys.readouterr().out
+    assert read_checkpoint("prompt-log")["run"]["step"] == 500
+
+
+def test_a_run_of_a_python_prompt_records_what_it_is_told(few_steps, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    env = make_env("MountainCar-v0")
+    model = run.create_model(env)
+    settings = {"env": "MountainCar-v0", "decay": 0.5}
+    with Training("prompt", 1, run.MAX_STEPS, run.CHECKPOINT_EVERY, settings) as training:
+        run.train(env, make_env("MountainCar-v0"), model, training)
+    assert read_checkpoint("prompt-log")["run"]["settings"] == settings
+    assert read_snapshot("prompt-log/prompt-best.h5").settings == settings
 
 
 BEST = "Best: episode_return_avg {:.3f} at step {}, "
@@ -265,19 +336,20 @@ def test_the_last_line_says_whether_the_best_solves_the_problem(
 ):
     monkeypatch.chdir(tmp_path)
     returns = iter(averages)
-    monkeypatch.setattr(run, "evaluate", lambda env, model, seed: next(returns))
-    main(f"--name x --seed 3 {' '.join(SHORT)}")
+    words = f"--name x --seed 3 {' '.join(SHORT)}"
+    main(words, evaluate=lambda env, model, seed: next(returns))
     last_line = capsys.readouterr().out.splitlines()[-1]
     assert last_line.startswith(message)
     offer = "To watch it: python run.py --model x-log/x-best.h5 --view"
     assert last_line.endswith(offer) == (max(averages) > -200)
 
 
-def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, monkeypatch):
+@pytest.mark.parametrize("loss", ["inf", "nan"])
+def test_a_loss_that_is_not_finite_ends_the_run(loss, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run, "fit_batch", lambda *arguments: np.float32("inf"))
-    with pytest.raises(FloatingPointError, match="the loss is inf at step 100; nothing was saved"):
-        main(f"--name x --seed 3 {' '.join(SHORT)}")
+    words = f"--name x --seed 3 {' '.join(SHORT)}"
+    with pytest.raises(Diverged, match=f"the loss is {loss} at step 100; nothing was saved"):
+        main(words, fit_batch=lambda *arguments: np.float32(loss))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,7 +8,8 @@ import pytest
 import run
 from replay_buffer import ReplayBuffer
 
-BATCHES = 60
+BATCHES = 30
+TARGET_UPDATE_EVERY = 25
 
 
 def plain_keras_fit_batch(env, model, target_model, batch):
@@ -60,7 +61,7 @@ def test_fit_batch_equals_predict_and_fit_over_many_batches():
         tolerance = 1e-6 if number == 1 else 1e-4
         assert abs(loss - plain_loss) <= tolerance * abs(plain_loss)
         assert relative_difference(ours.get_weights(), plain.get_weights()) <= tolerance
-        if number % 25 == 0:
+        if number % TARGET_UPDATE_EVERY == 0:
             target.set_weights(plain.get_weights())
     states = [[v.numpy() for v in model.optimizer.variables] for model in (ours, plain)]
     assert relative_difference(*states) <= 1e-4
