@@ -65,15 +65,14 @@ def make_env(env_id, view=False, images=False, gif=None, title=""):
 
 
 def check_env(env):
-    """Raises `WrongInput` where an environment breaks Gymnasium's rules or doesn't fit the network.
+    """Raises `WrongInput` where an environment doesn't fit the network or breaks Gymnasium's rules.
 
     It resets the environment and plays one step, inside each of its wrappers and in all of them.
     """
-    layers = [env]
-    while isinstance(layers[-1], gym.Wrapper):
-        layers.append(layers[-1].env)
-    for layer in reversed(layers):
-        check_rules(layer)
+    name = type(env.unwrapped).__name__
+    for attribute in ("observation_space", "action_space"):
+        if not isinstance(getattr(env, attribute, None), gym.Space):
+            raise WrongInput(f"{name} has no {attribute}, a gymnasium.spaces.Space")
     space, actions = env.observation_space, env.action_space
     if len(space.shape or ()) != 1:
         raise WrongInput(f"its observations, {space}, are not vectors of numbers; {FLATTEN}")
@@ -81,6 +80,11 @@ def check_env(env):
         raise WrongInput(
             f"its actions, {actions}, are not discrete and counted from 0; {DISCRETIZE}"
         )
+    layers = [env]
+    while isinstance(layers[-1], gym.Wrapper):
+        layers.append(layers[-1].env)
+    for layer in reversed(layers):
+        check_rules(layer)
     env = Checked(env)
     env.reset(seed=0)
     env.step(actions.sample())
@@ -89,9 +93,6 @@ def check_env(env):
 def check_rules(env):
     """Raises `WrongInput` where `reset` or `step` of an environment break Gymnasium's rules."""
     name = type(env).__name__
-    for attribute in ("observation_space", "action_space"):
-        if not isinstance(getattr(env, attribute, None), gym.Space):
-            raise WrongInput(f"{name} has no {attribute}, a gymnasium.spaces.Space")
     if not takes(env.reset, "seed"):
         raise WrongInput(
             f"{name}.reset takes no seed; begin it with def reset(self, *, seed=None, options=None)"
@@ -173,8 +174,10 @@ class Checked(gym.Wrapper):
         except TypeError:
             is_number = False
         if not is_number:
+            remedy = f"; a wrapper can make it one ({SEE_PAGE})" if np.ndim(reward) else ""
             raise BrokenEnvironment(
-                f"the environment returned the reward {reward}, which is not a single finite number"
+                f"the environment returned the reward {reward}, which is not a single finite "
+                f"number{remedy}"
             )
 
 

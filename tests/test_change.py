@@ -505,7 +505,8 @@ def test_a_loop_that_ends_early_ends_well(command, tmp_path):
     script = changed(tmp_path, early, "lesson.py")
     status, output, errors = command("--name", "x", *SHORT, script=script)
     assert (status, errors) == (0, "")
-    assert output.splitlines()[-1].startswith("Best: episode_return_avg -200.000 at step 200")
+    last = output.splitlines()[-1]
+    assert last.startswith("Best: episode_return_avg -200.000 over 1 episode at step 200")
 
 
 OWN_MISTAKES = {

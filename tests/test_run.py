@@ -72,12 +72,13 @@ def test_a_share_epsilon_of_the_actions_is_random(env, model):
 def test_the_average_return_is_the_mean_over_completed_episodes(model):
     # 3 + 4 + 5 + 3 steps are four episodes; the fifth is not over after 3 more.
     run.EVAL_STEPS = 18
-    assert run.evaluate(Scripted(), model) == -15 / 4
+    assert run.evaluate(Scripted(), model) == (-15 / 4, 4)
 
 
 def test_the_average_return_of_no_completed_episode_is_not_a_number(model):
     run.EVAL_STEPS = 2
-    assert np.isnan(run.evaluate(Scripted(), model))
+    episode_return_avg, episodes = run.evaluate(Scripted(), model)
+    assert np.isnan(episode_return_avg) and episodes == 0
 
 
 def test_an_evaluation_with_a_seed_repeats_itself(env, model):

@@ -80,15 +80,16 @@ def test_a_run_prints_and_writes_what_the_readme_says(command, tmp_path):
     )
     assert re.search(line, output, re.MULTILINE)
     line = (
-        r"^Evaluation\nepisode 2 step 400 episode_return_avg -200\.000 avg_max_q_value -\d\.\d{3}$"
+        r"^Evaluation\nepisode 2 step 400 episode_return_avg -200\.000 avg_max_q_value -\d\.\d{3} "
+        r"over 2 episodes$"
     )
     assert re.search(line, output, re.MULTILINE)
     for step in (600, 1200):
         assert f"Saved x-log/x-{step}.h5\n" in output
     assert "Saved x-log/x-best.h5\n" in output
     assert output.endswith(
-        "Best: episode_return_avg -200.000 at step 400, no better than the first episode of the "
-        "run (-200.0). Train longer, or change a setting.\n"
+        "Best: episode_return_avg -200.000 over 2 episodes at step 400, no better than the first "
+        "episode of the run (-200.0). Train longer, or change a setting.\n"
     )
     names = Counter(path.name.split(".")[0] for path in (tmp_path / "x-log").glob("[!.]*"))
     assert names == {"events": 1, "checkpoint": 1, "x-600": 1, "x-1200": 1, "x-best": 1}
@@ -122,7 +123,7 @@ def test_evaluating_a_snapshot_twice_with_one_seed_prints_the_same(command):
         status, output, errors = command(*evaluation, "--seed", seed, "--eval-epsilon", 0.2)
         assert (status, errors) == (0, "")
         lines.append(output.splitlines()[-1])
-    assert re.fullmatch(r"episode_return_avg \d+\.\d{3}", lines[0])
+    assert re.fullmatch(r"episode_return_avg \d+\.\d{3} over \d+ episodes", lines[0])
     assert lines[0] == lines[1] != lines[2]
 
 
@@ -186,7 +187,7 @@ def test_best_holds_the_weights_of_the_best_evaluation(tmp_path, monkeypatch):
 
     def evaluate(env, model, seed):
         weights.append(model.get_weights())
-        return next(averages)
+        return next(averages), 50
 
     assert main(f"--name x --seed 3 {' '.join(SHORT)}", evaluate=evaluate) == -130.0
     best = run.load_or_create_model(gym.make("MountainCar-v0"), "x-log/x-best.h5").get_weights()
@@ -317,7 +318,7 @@ def test_a_run_of_a_python_prompt_records_what_it_is_told(few_steps, tmp_path, m
     assert read_snapshot("prompt-log/prompt-best.h5").settings == settings
 
 
-BEST = "Best: episode_return_avg {:.3f} at step {}, "
+BEST = "Best: episode_return_avg {:.3f} over 50 episodes at step {}, "
 
 
 @pytest.mark.parametrize(
@@ -337,7 +338,7 @@ def test_the_last_line_says_whether_the_best_solves_the_problem(
     monkeypatch.chdir(tmp_path)
     returns = iter(averages)
     words = f"--name x --seed 3 {' '.join(SHORT)}"
-    main(words, evaluate=lambda env, model, seed: next(returns))
+    main(words, evaluate=lambda env, model, seed: (next(returns), 50))
     last_line = capsys.readouterr().out.splitlines()[-1]
     assert last_line.startswith(message)
     offer = "To watch it: python run.py --model x-log/x-best.h5 --view"
