@@ -69,7 +69,7 @@ WRONG = {
     "--env CountsFromOne-v0": "counted from 0",
     "--env Picture-v0": "are not vectors of numbers",
     "--env Words-v0": "are not vectors of numbers",
-    "--env VectorRewards-v0": "the reward [0. 0.], which is not a single finite number; a wrapper can",
+    "--env VectorRewards-v0": "the reward [0. 0.], which is not a single finite number; a wrapp",
     "--env OtherShape-v0": "of the shape (2,), where its observation space says (3,)",
     "--model missing.h5": "there is no file missing.h5",
     "--model text.h5": "text.h5 is not a readable snapshot",

@@ -196,7 +196,7 @@ class NoSpace(Environment):
         (NoNumber, "the environment returned the reward None, which is not a single finite number"),
         (Infinite, "the environment returned the reward inf, which is not a single finite number"),
         (NoSpace, "NoSpace has no observation_space, a gymnasium.spaces.Space"),
-        (mountain_car(TwoRewards), "the environment returned the reward [-1. "),
+        (mountain_car(TwoRewards), "the environment returned the reward [-1"),
         (mountain_car(Dictionary), "wrap it in gymnasium.wrappers.FlattenObservation"),
         (lambda **o: gym.make("FrozenLake-v1", **o), "gymnasium.wrappers.FlattenObservation"),
         (lambda **o: gym.make("Pendulum-v1", **o), "wrap it in a gymnasium.ActionWrapper"),
