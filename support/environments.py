@@ -1,5 +1,6 @@
 """Environments that fit the Q-network, and whose episodes can be played again."""
 
+import copy
 import re
 
 import gymnasium as gym
@@ -83,8 +84,9 @@ class Replayable(gym.Wrapper):
 
     def __init__(self, env):
         super().__init__(env)
-        # Kept here, because looking it up through all wrappers is slow.
-        self.action_space = env.action_space
+        # Its own, for a class may have one for all its environments, and evaluations seed that; and
+        # here, because looking it up through all wrappers is slow.
+        self.action_space = copy.deepcopy(env.action_space)
 
     def reset(self, *, seed=None, options=None):
         self.generator_at_reset = self._generator().state
