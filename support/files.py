@@ -24,8 +24,7 @@ def write_file(filename, *pieces):
     Raises:
         OSError: it can't be written; an old one is then as it was.
     """
-    root, extension = os.path.splitext(filename)
-    partial = f"{root}{PARTIAL}{extension}"
+    partial = partial_name(filename)
     try:
         with contextlib.suppress(FileNotFoundError):
             os.remove(partial)
@@ -42,6 +41,12 @@ def write_file(filename, *pieces):
         with contextlib.suppress(OSError):
             os.remove(partial)
         raise OSError(f"{filename} can't be written: {error.strerror}") from error
+
+
+def partial_name(filename):
+    """What a file is called while it is written."""
+    root, extension = os.path.splitext(filename)
+    return f"{root}{PARTIAL}{extension}"
 
 
 def lock(directory):

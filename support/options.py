@@ -179,11 +179,11 @@ def resolve_settings(options):
     given = {name: value for name, value in given.items() if value is not None}
     recorded = recorded_settings(options, defaults.keys(), given)
     source = options.resume or options.model
-    for name, value in recorded.items():
-        if given.get(name, value) != value:
+    for name in given.keys() & recorded.keys():
+        if given[name] != recorded[name]:
             raise WrongInput(
                 f"{as_option(name, given[name])} contradicts {source}, which was made with "
-                f"{value}; leave it out"
+                f"{recorded[name]}; leave it out"
             )
     settings = {**defaults, **given, **recorded}
     # Names of files may have bytes that are not text, which neither JSON nor TensorBoard takes.

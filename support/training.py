@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 import os
 import shlex
 import shutil
@@ -16,10 +17,10 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from support.checkpoints import encode, write_checkpoint
+from support.checkpoints import CHECKPOINT, encode, write_checkpoint
 from support.environments import NOT_REPEATABLE, why_not_drawn
 from support.errors import BrokenEnvironment, Diverged, WrongInput, describe
-from support.files import PARTIAL, lock
+from support.files import PARTIAL, lock, partial_name
 
 
 class Evaluation(NamedTuple):
@@ -39,9 +40,8 @@ def over_episodes(count):
 
 def holds_a_run(logdir):
     """Whether a directory has more in it than what a program killed in its first moments leaves."""
-    return os.path.islink(logdir) or any(
-        name != ".lock" and PARTIAL not in name for name in os.listdir(logdir)
-    )
+    left = {".lock", partial_name(CHECKPOINT)}
+    return os.path.islink(logdir) or not left.issuperset(os.listdir(logdir))
 
 
 class Variables:
@@ -230,10 +230,12 @@ class Training:
             Evaluation(int(step), *others, int(episodes))
             for step, *others, episodes in state["evaluations"].tolist()
         ]
-        self.validation_observations = state["validation_observations"]
-        if self.validation_observations is not None:
+        observations = self.validation_observations = state["validation_observations"]
+        if observations is None:
+            if self._step >= self.settings.get("q_validation_size", math.inf):
+                raise ValueError("its validation observations are missing")
+        else:
             space = self._parts["env"].observation_space
-            observations = self.validation_observations
             if observations.shape[1:] != space.shape or observations.dtype.kind not in "biuf":
                 raise ValueError("its validation observations are not those of its environment")
 

@@ -1,6 +1,7 @@
 """A damaged file is loaded as it was or refused in a line, and never does harm."""
 
 import json
+import pickle
 import random
 import resource
 import shutil
@@ -13,8 +14,9 @@ import pytest
 from conftest import main
 
 from support import snapshots
-from support.checkpoints import CHECKPOINT, read_checkpoint, write_checkpoint
+from support.checkpoints import CHECKPOINT, open_run, read_checkpoint, write_checkpoint
 from support.errors import WrongInput
+from support.files import lock
 from support.snapshots import read_snapshot
 
 RUN = (
@@ -140,13 +142,46 @@ def test_a_damaged_checkpoint_ends_in_one_line(command, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
+def test_a_damaged_run_is_not_kept_locked(run_directory, tmp_path):
+    (tmp_path / CHECKPOINT).write_bytes((run_directory / CHECKPOINT).read_bytes()[:-1])
+    with pytest.raises(WrongInput) as refusal:
+        open_run(str(tmp_path))
+    lock(tmp_path).release()
+    assert "is damaged" in str(refusal.value)
+
+
+@pytest.mark.parametrize("part, name", [("run", "settings"), ("model", "0"), ("own", "part")])
+def test_a_pickled_object_in_a_checkpoint_is_refused_and_never_unpickled(
+    part, name, run_directory, tmp_path, command, monkeypatch
+):
+    state = read_checkpoint(str(run_directory))
+    del state["file"]
+    state.setdefault(part, {})[name] = np.array([[1, 2], None], object)  # which NumPy pickles
+    (tmp_path / "x-log").mkdir()
+    write_checkpoint("x-log", {part: forge(values) for part, values in state.items()})
+
+    def refuse(*arguments, **options):
+        pytest.fail("something is unpickled")
+
+    for function in ("load", "loads", "Unpickler"):
+        monkeypatch.setattr(pickle, function, refuse)
+    status, _, errors = command("--resume", "x-log", "--max-steps", 500)
+    assert (status, errors.count("\n")) == (2, 1)
+    assert "x-log/checkpoint.npz is not a checkpoint of this program: " in errors
+    assert "allow_pickle=False" in errors
+
+
 MISSING = object()
 
 
 def forge(values):
     """What `encode` returns for the state of a part, without its checks."""
     return {
-        name: value if isinstance(value, np.ndarray) else np.array(json.dumps(value))
+        name: (
+            np.asarray(value)
+            if isinstance(value, (np.ndarray, np.generic))
+            else np.array(json.dumps(value))
+        )
         for name, value in values.items()
     }
 
@@ -190,6 +225,9 @@ def test_a_checkpoint_that_holds_something_else_is_refused_or_resumed(
     found = Counter()
     forged = [("settings", np.array([(64,)], [("batch_size", int)])), ("seconds", np.ones(1))]
     forged += [("validation_observations", np.full((200, 2), b"x")), ("name", "\ud800")]
+    forged += [("validation_observations", None)]
+    for name, value in [("env", 1), ("env", None), ("learning_rate", float("nan"))]:
+        forged.append(("settings", {**state["run"]["settings"], name: value}))
     for name, value in forged:
         changes.insert(0, (name, {**state, "run": {**state["run"], name: value}}))
     for what, changed in changes[:count]:

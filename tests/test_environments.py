@@ -3,8 +3,10 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+from conftest import main
 
 from support.checkpoints import read_checkpoint
+from support.environments import make_env
 
 SHORT = (
     "--name x --seed 1 --train-start 50 --batch-size 8 --q-validation-size 100 --eval-every 300 "
@@ -61,9 +63,29 @@ class Outlives(Walk):
         return observation - np.float32(self.mean)
 
 
+class Endless(Walk):
+    """Its episode never ends."""
+
+    def step(self, action):
+        self.left += 1
+        return super().step(action)
+
+
+class Grows(Walk):
+    """Observes more numbers after a step than at the reset."""
+
+    def step(self, action):
+        observation, *others = super().step(action)
+        return np.append(observation, 0), *others
+
+
+class Blind(Walk):
+    """Can't be drawn."""
+
+
 @pytest.fixture(autouse=True)
 def environments(monkeypatch):
-    for env in (Walk, OneArray, OwnRandomness, Outlives):
+    for env in (Walk, OneArray, OwnRandomness, Outlives, Endless, Grows, Blind):
         spec = gym.envs.registration.EnvSpec(f"{env.__name__}-v0", env)
         monkeypatch.setitem(gym.registry, spec.id, spec)
 
@@ -100,20 +122,67 @@ def test_an_environment_that_cannot_be_played_again_is_refused_on_resuming(env, 
     assert repr(read_checkpoint("x-log")) == repr(before)
 
 
-class Grows(Walk):
-    """Observes more numbers after a step than at the reset."""
+def same_end(logdir, other):
+    """Whether two runs have come to the same transitions and the same network."""
+    x, y = read_checkpoint(logdir), read_checkpoint(other)
+    for part in ("replay_buffer", "model"):
+        np.testing.assert_equal(x[part], y[part])
+    return True
+
+
+def test_a_run_whose_episodes_never_end_is_saved_and_resumed_all_the_same(command, monkeypatch):
+    begin = ["--env", "Endless-v0", *SHORT, "--checkpoint-every", 50]
+    saved = []
+
+    def crash_at_200(step):
+        saved.append(step)
+        if step == 200:
+            raise RuntimeError("crash")
+
+    with monkeypatch.context() as crash:
+        crash.setattr("support.training.Training.on_checkpoint", staticmethod(crash_at_200))
+        with pytest.raises(RuntimeError):
+            command(*begin)
+    assert saved == [100, 200]  # at most twice as far apart as they should be
+    assert command("--resume", "x-log")[::2] == (0, "")
+    assert command(*begin, "--name", "y")[::2] == (0, "")
+    assert same_end("x-log", "y-log")
+
+
+class Tires(gym.Wrapper):
+    """The longer an episode, the less each step is worth."""
+
+    def reset(self, **options):
+        self.steps = 0
+        return self.env.reset(**options)
 
     def step(self, action):
-        observation, *others = super().step(action)
-        return np.append(observation, 0), *others
+        self.steps += 1
+        observation, reward, *others = self.env.step(action)
+        return observation, reward - self.steps, *others
 
 
-class Blind(Walk):
-    """Can't be drawn."""
+def test_an_environment_that_a_reader_wraps_resumes_in_the_middle_of_an_episode(
+    tmp_path, monkeypatch
+):
+    def wrapped(*arguments, **options):
+        return Tires(make_env(*arguments, **options))
+
+    monkeypatch.chdir(tmp_path)
+    begin = f"--env Walk-v0 {' '.join(SHORT)}"
+    main(begin, make_env=wrapped)
+    assert len(read_checkpoint("x-log")["env"]["actions"]) > 0
+    main("--resume x-log --max-steps 400", make_env=wrapped)
+    main(f"{begin} --name y --max-steps 400", make_env=wrapped)
+    assert same_end("x-log", "y-log")
 
 
-gym.register("Grows-v0", Grows)
-gym.register("Blind-v0", Blind)
+def test_evaluations_change_nothing_where_the_environments_of_a_class_share_a_space(command):
+    assert Walk().action_space is Walk().action_space
+    begin = ["--env", "Walk-v0", *SHORT, "--train-epsilon", 0.5]
+    assert command(*begin)[::2] == (0, "")
+    assert command(*begin, "--name", "y", "--eval-every", 100)[::2] == (0, "")
+    assert same_end("x-log", "y-log")
 
 
 @pytest.mark.parametrize(

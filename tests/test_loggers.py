@@ -1,9 +1,12 @@
+import os
+import time
+
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 import run
-from loggers import TensorBoardLogger, TrainingLog
+from loggers import TensorBoardLogger, TrainingLog, next_event_file
 from support.settings import read_settings
 
 
@@ -48,6 +51,47 @@ def test_hyperparameters_are_recorded_for_the_hparams_page(logger, tmp_path):
     assert recorded["env"].string_value == "MountainCar-v0"
 
 
+@pytest.mark.parametrize("back", [0, 3600])
+def test_each_event_file_comes_behind_the_earlier_ones_and_changes_none(
+    back, tmp_path, monkeypatch
+):
+    now = time.time()
+    contents = {}
+    for number in range(4):
+        monkeypatch.setattr(time, "time", lambda earlier=back * number: now - earlier)
+        logger = TensorBoardLogger(tmp_path)
+        logger.log(number, loss=number)
+        logger.close()
+        *earlier, newest = sorted(tmp_path.iterdir())
+        assert {path: path.read_bytes() for path in earlier} == contents
+        contents[newest] = newest.read_bytes()
+    assert scalars(tmp_path)["loss"] == [(number, number) for number in range(4)]
+
+
+def test_what_else_lies_in_the_directory_decides_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "time", lambda: 1_700_000_000.5)
+    for name in ("events.out.tfevents.v2", "x-9999999999.h5", "events.9999999999.x"):
+        (tmp_path / name).touch()
+    assert next_event_file(tmp_path).startswith("events.out.tfevents.1700000000.")
+    (tmp_path / "events.out.tfevents.1750000000.host.123").touch()
+    assert next_event_file(tmp_path).startswith("events.out.tfevents.1750000001.")
+
+
+@pytest.mark.parametrize("torn", [0, 1, 20])
+def test_after_a_restart_what_came_later_is_what_the_new_file_says(torn, tmp_path):
+    first = TensorBoardLogger(tmp_path)
+    for step in (100, 200, 300):
+        first.log(step, loss=1.0)
+    first.close()
+    (file,) = tmp_path.iterdir()
+    os.truncate(file, file.stat().st_size - torn)
+    second = TensorBoardLogger(tmp_path)
+    second.log_restart(150)
+    second.log(200, loss=2.0)
+    second.close()
+    assert scalars(tmp_path)["loss"] == [(100, 1.0), (200, 2.0)]
+
+
 class Training:
     """What a log wants to know of a training."""
 
@@ -55,7 +99,6 @@ class Training:
     first_step = 1
     max_steps = 1000
     is_resumed = False
-    evaluations = ()
 
     def __init__(self, logdir, settings=None):
         self.logdir = logdir

@@ -1,15 +1,20 @@
+import os
 import sys
 import tracemalloc
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from replay_buffer import ReplayBuffer
+from support.errors import WrongInput
 
 SPACE = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
+BYTES = 2 * 8 + 8 + 4 + 1  # of a transition: two observations, action, reward, done
 
 
 def add_numbered(buffer, number):
@@ -119,6 +124,45 @@ def test_refuses_a_size_of_nothing_and_a_sample_of_nothing():
         ReplayBuffer(0, SPACE)
     with pytest.raises(ValueError, match="empty"):
         ReplayBuffer(1, SPACE).sample(1)
+
+
+def test_a_buffer_takes_no_memory_before_it_fills():
+    process = psutil.Process()
+    before = process.memory_info().rss
+    buffer = ReplayBuffer(5_000_000, SPACE)
+    arrays = [array for array in vars(buffer).values() if isinstance(array, np.ndarray)]
+    size = sum(array.nbytes for array in arrays)
+    assert size == 5_000_000 * BYTES
+    assert process.memory_info().rss - before < size / 10
+
+
+@pytest.fixture
+def free(monkeypatch):
+    """Sets how many bytes of memory are free."""
+
+    def set_free(count):
+        monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=count))
+
+    return set_free
+
+
+def test_a_buffer_that_does_not_fit_twice_into_the_free_memory_is_refused(free):
+    free(2 * 1000 * BYTES)  # a checkpoint holds a copy
+    ReplayBuffer(1000, SPACE)
+    with pytest.raises(WrongInput, match=r"^REPLAY_BUFFER_SIZE 1001 would need 0\.0 GB of memory"):
+        ReplayBuffer(1001, SPACE)
+    free(10**9)
+    told = "would need 54.0 GB of memory, and 0.9 GB are free; lower it"
+    with pytest.raises(WrongInput, match=f"^REPLAY_BUFFER_SIZE 1000000000 {told}$"):
+        ReplayBuffer(10**9, SPACE)
+
+
+def test_a_run_whose_buffer_does_not_fit_is_refused_before_anything_is_created(free, command):
+    free(10**9)
+    status, _, errors = command("--name", "x", "--replay-buffer-size", 10**9)
+    assert (status, errors.count("\n")) == (2, 1)
+    assert errors.startswith("run.py: REPLAY_BUFFER_SIZE 1000000000 would need 54.0 GB of memory")
+    assert os.listdir() == []
 
 
 def test_a_state_of_another_buffer_is_refused():
