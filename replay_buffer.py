@@ -14,7 +14,8 @@ class ReplayBuffer:
 
     Args:
         size: transitions kept, at least 1; a further one replaces the oldest.
-        observation_space: Gymnasium space that gives the observations' shape.
+        observation_space: Gymnasium space that gives the observations' shape, and their dtype where
+            that is one of fractions; fractions are kept where it says that there are only integers.
         seed: seed of the buffer's own random generator.
 
     Raises:
@@ -26,7 +27,8 @@ class ReplayBuffer:
     def __init__(self, size, observation_space, seed=None):
         if size < 1:
             raise ValueError(f"a replay buffer holds at least 1 transition, not {size}")
-        observation = np.zeros(observation_space.shape, np.float32)  # as the network takes it
+        dtype = np.result_type(observation_space.dtype, np.float32)
+        observation = np.zeros(observation_space.shape, dtype)
         bytes_per_transition = 2 * observation.nbytes + 8 + 4 + 1  # action, reward, done
         check_memory(2 * size * bytes_per_transition, f"REPLAY_BUFFER_SIZE {size}")
         self.size = size

@@ -114,11 +114,15 @@ def test_an_environment_that_can_be_played_again_resumes_in_the_middle_of_an_epi
 @pytest.mark.slow
 @pytest.mark.parametrize("env", ["OwnRandomness-v0", "Outlives-v0"])
 def test_an_environment_that_cannot_be_played_again_is_refused_on_resuming(env, command):
-    assert command("--env", env, *SHORT)[::2] == (0, "")
+    status, output, errors = command("--env", env, *SHORT)
+    assert (status, errors) == (0, "")
+    assert (
+        output.count("This run can't be resumed: the state of env is not saved, for its fir") == 1
+    )
     before = read_checkpoint("x-log")
     status, _, errors = command("--resume", "x-log", "--max-steps", 400)
     assert (status, errors.count("\n")) == (2, 1)
-    assert "x-log can't be resumed: its env: its episode takes another course" in errors
+    assert "x-log can't be resumed: the state of env is not saved, for its first episode" in errors
     assert repr(read_checkpoint("x-log")) == repr(before)
 
 
@@ -188,7 +192,7 @@ def test_evaluations_change_nothing_where_the_environments_of_a_class_share_a_sp
 @pytest.mark.parametrize(
     "env_id, problem",
     [
-        ("Grows-v0", "its observations have the shape (3,), its observation space says (2,)"),
+        ("Grows-v0", "returned an observation of the shape (3,), where its observation space says"),
         (":Walk-v0", "it is not a name such as MountainCar-v0 or module:Name-v0"),
         ("a:b:c", "it is not a name such as"),
         (".a:Walk-v0", "it is not a name such as"),
@@ -196,7 +200,7 @@ def test_evaluations_change_nothing_where_the_environments_of_a_class_share_a_sp
 )
 def test_what_cannot_be_is_refused_before_anything_is_created(env_id, problem, command, tmp_path):
     status, _, errors = command(*SHORT, "--env", env_id)
-    assert (status, errors) == (2, f"run.py: --env {env_id}: {problem}\n") or problem in errors
+    assert problem in errors
     assert (status, errors.count("\n")) == (2, 1)
     assert not list(tmp_path.iterdir())
 

@@ -1,13 +1,16 @@
+import json
 import os
+import shutil
 import time
+import urllib.request
 
 import pytest
+from conftest import ROOT
+from tensorboard import program
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-import run
 from loggers import TensorBoardLogger, TrainingLog, next_event_file
-from support.settings import read_settings
 
 
 @pytest.fixture
@@ -42,7 +45,7 @@ def test_scalars_are_readable_as_soon_as_they_are_logged(logger, tmp_path):
 
 def test_hyperparameters_are_recorded_for_the_hparams_page(logger, tmp_path):
     settings = {"learning_rate": 0.001, "seed": 7, "env": "MountainCar-v0"}
-    logger.log_hyperparameters("x", settings, metrics=["loss"])
+    logger.log_hyperparameters("x", settings)
     metadata = read(tmp_path).SummaryMetadata("_hparams_/session_start_info")
     content = metadata.plugin_data.content
     recorded = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
@@ -95,13 +98,13 @@ def test_after_a_restart_what_came_later_is_what_the_new_file_says(torn, tmp_pat
 class Training:
     """What a log wants to know of a training."""
 
-    name = "x"
     first_step = 1
     max_steps = 1000
     is_resumed = False
 
-    def __init__(self, logdir, settings=None):
+    def __init__(self, logdir, settings=None, name="x"):
         self.logdir = logdir
+        self.name = name
         self.settings = settings or {"batch_size": 64}
 
 
@@ -164,21 +167,45 @@ def test_the_time_of_an_evaluation_is_not_the_episodes(log, tmp_path, monkeypatc
     assert scalars(tmp_path)["steps_per_second"] == [(1, 0.5), (2, 0.25)]
 
 
-def test_the_settings_that_a_reader_changes_first_are_the_first_columns(tmp_path):
-    names = [setting.name for setting in read_settings(vars(run))]
-    log = TrainingLog(1)
-    log.begin(Training(tmp_path, settings=dict.fromkeys(names, 1)))
-    log.close()
-    content = read(tmp_path).SummaryMetadata("_hparams_/experiment").plugin_data.content
-    columns = plugin_data_pb2.HParamsPluginData.FromString(content).experiment.hparam_infos
-    shown = sorted(columns, key=lambda column: (not column.differs, column.name))[:5]  # as the page
-    assert {column.name for column in shown} == {
-        "train_epsilon",
-        "learning_rate",
-        "batch_size",
-        "target_update_every",
-        "discount_factor_gamma",
-    }
+def hparams_page(logdir, runs):
+    """What a new TensorBoard shows: columns of the HParams page, and the states of its runs."""
+    tensorboard = program.TensorBoard()
+    tensorboard.configure(argv=["", f"--logdir={logdir}", "--port=0"])
+    url = f"{tensorboard.launch()}data/plugin/hparams"
+
+    def ask(what, **question):
+        question = json.dumps({"experimentName": "", **question}).encode()
+        request = urllib.request.Request(
+            f"{url}/{what}", question, {"Content-Type": "application/json"}
+        )
+        return json.load(urllib.request.urlopen(request))
+
+    statuses = [f"STATUS_{name}" for name in ("UNKNOWN", "SUCCESS", "FAILURE", "RUNNING")]
+    question = {"allowedStatuses": statuses, "startIndex": 0, "sliceSize": 100}
+    end = time.monotonic() + 60
+    groups = []
+    while len(groups) < runs:  # it is still reading
+        assert time.monotonic() < end
+        groups = ask("session_groups", colParams=[], **question).get("sessionGroups", [])
+    states = {group["name"]: group["sessions"][0].get("status") for group in groups}
+    return {column["name"] for column in ask("experiment")["hparamInfos"]}, states
+
+
+@pytest.mark.slow
+def test_the_hparams_page_has_a_column_for_what_any_run_has_at_every_start(tmp_path):
+    """Also where a run is of a program with a constant more, and beside the example."""
+    shutil.copytree(ROOT / "example-log", tmp_path / "example-log")
+    for name, settings in (("a", {"batch_size": 64}), ("b", {"batch_size": 32, "double": True})):
+        (tmp_path / name).mkdir()
+        log = TrainingLog(1)
+        log.begin(Training(tmp_path / name, settings=settings, name=name))
+        last_step = 1000 if name == "a" else 900
+        log.step(last_step, 0.5, info(-200.0, 200, 1.0))
+        log.close()
+    for _ in range(3):
+        columns, states = hparams_page(tmp_path, runs=3)
+        assert {"batch_size", "double", "discount_factor_gamma"} <= columns
+        assert states["example"] == states["a"] == "STATUS_SUCCESS" != states["b"]
 
 
 def test_settings_that_change_nothing_about_learning_are_no_column(tmp_path):

@@ -81,12 +81,21 @@ def test_the_same_seed_draws_the_same_batches_whatever_else_is_drawn():
     assert list(batches(5)) != list(batches(6))
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16, np.uint8])
-def test_observations_have_the_shape_and_dtype_of_the_environments(dtype):
+@pytest.mark.parametrize(
+    "dtype, stored",
+    [
+        (np.float32, np.float32),
+        (np.float64, np.float64),
+        (np.uint8, np.float32),
+        (np.int16, np.float32),
+        (np.int64, np.float64),
+    ],
+)
+def test_observations_have_the_shape_of_the_environments_and_lose_no_fractions(dtype, stored):
     buffer = ReplayBuffer(4, gym.spaces.Box(0, 100, (3,), dtype), seed=0)
     buffer.add(np.array([1, 2, 3], dtype), 1, -1.0, np.array([4, 5, 6], dtype), True)
     observations, actions, rewards, next_observations, dones = buffer.sample(2)
-    assert observations.dtype == next_observations.dtype == dtype
+    assert observations.dtype == next_observations.dtype == stored
     assert observations.tolist() == [[1, 2, 3]] * 2
     assert next_observations.tolist() == [[4, 5, 6]] * 2
     assert (actions.dtype, rewards.dtype, dones.dtype) == (np.int64, np.float32, bool)
