@@ -48,13 +48,13 @@ def test_the_steps_work_as_written(heading, command, tmp_path, monkeypatch, caps
             with open(tmp_path / name, "a") as file:
                 file.write(block)
         else:
-            words = shlex.split(block)
-            if words[:2] == ["python", "run.py"]:
-                status, output, errors = command(*words[2:], *SHORT, script=tmp_path / "run.py")
-                assert (status, errors) == (0, "")
-                runs.append((words[-1], output))
+            for words in map(shlex.split, block.splitlines()):
+                if words[:2] == ["python", "run.py"]:
+                    status, _, errors = command(*words[2:], *SHORT, script=tmp_path / "run.py")
+                    assert (status, errors) == (0, ""), errors
+                    runs += [words[-1]] if "--name" in words else []
     assert runs or heading == "Is it better?"
-    for name, _ in runs:
+    for name in runs:
         assert read_checkpoint(f"{name}-log")["run"]["step"] == 400
 
 

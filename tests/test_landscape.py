@@ -71,7 +71,7 @@ def test_the_episode_is_the_first_of_an_evaluation_with_that_seed(env, rolling, 
     episode_return, steps = float(printed.split()[0]), int(printed.split()[2])
     assert -200 < episode_return == -steps
     run.EVAL_STEPS = steps
-    assert run.evaluate(env, rolling, seed=7) == episode_return
+    assert run.evaluate(env, rolling, seed=7) == (episode_return, 1)
     episode = list(play(env, load_policy("rolling-0.h5").act, 7))
     assert len(episode) == steps + 1
     (start, *_), (end, played, terminated, _) = episode[0], episode[-1]

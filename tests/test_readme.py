@@ -247,7 +247,8 @@ def test_what_ships_of_two_runs_is_small_and_can_be_watched(command):
     for best in bests:
         status, output, _ = command("--model", best, "--eval", "--seed", 1)
         assert status == 0
-        assert -101 < float(output.split()[-1]) < -98
+        average = re.search(r"episode_return_avg (\S+) over \d+ episodes$", output.strip())
+        assert -101 < float(average[1]) < -98
 
 
 def test_the_lines_for_a_python_prompt_train(tmp_path, monkeypatch, capsys):
