@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 import zlib
 from typing import NamedTuple
 
@@ -175,9 +176,28 @@ def _checksum(settings, weights):
     return zlib.crc32(b"".join([*[weight.tobytes() for weight in weights], own]))
 
 
+def _is_keras_zip(filename):
+    """Whether a file is what `model.save("x.keras")` writes."""
+    if not zipfile.is_zipfile(filename):
+        return False
+    with zipfile.ZipFile(filename) as archive:
+        return {"config.json", "model.weights.h5"} <= {*archive.namelist()}
+
+
+def _holds_weights_alone(file):
+    """Whether an open file is what `model.save_weights("x.weights.h5")` writes."""
+    if "model_weights" in file or "layer_names" in file.attrs:
+        return False
+    return "layers" in file or "_layer_checkpoint_dependencies" in file  # which is Keras 2.12's
+
+
 def _archive(filename):
     open(filename, "rb").close()  # says more plainly than HDF5 why a file can't be opened
+    if _is_keras_zip(filename):
+        raise ValueError("it is in Keras's newer format; save it with model.save('x.h5')")
     with h5py.File(filename, "r") as file:
+        if _holds_weights_alone(file):
+            raise ValueError("it holds weights alone; save the whole model with model.save('x.h5')")
         settings, weights = _settings(file), _weights(file)
         checksum = _checksum(settings, weights)
         if file.attrs.get("weights_crc32", checksum) != checksum:
