@@ -252,7 +252,7 @@ def test_what_ships_of_two_runs_is_small_and_can_be_watched(command):
 
 
 def test_the_lines_for_a_python_prompt_train(tmp_path, monkeypatch, capsys):
-    (lines,) = [
+    lines, *_ = [
         code
         for language, code in BLOCKS.findall((DOCS / "using.md").read_text())
         if language == "python"
