@@ -81,7 +81,7 @@ def next_event_file(logdir):
     """A name for an event file that sorts behind those in a directory, whatever the clock says."""
     numbers = [re.match(r"events\.out\.tfevents\.(\d{10})\.", name) for name in os.listdir(logdir)]
     last = max((int(number[1]) for number in numbers if number), default=0)
-    number = max(int(time.time()), last + 1)
+    number = max(int(time.time()), last + 1) % 10**10  # in ten digits, whatever a stranger's says
     return f"events.out.tfevents.{number:010}.{socket.gethostname()}.{os.getpid()}"
 
 

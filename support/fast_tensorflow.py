@@ -21,6 +21,8 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the CPU is enough
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # kernels that pay for large networks only
+# An environment may open a window, whose OpenGL would crash where its LLVM meets TensorFlow's.
+os.environ.setdefault("SDL_FRAMEBUFFER_ACCELERATION", "0")
 
 
 @contextlib.contextmanager

@@ -94,7 +94,10 @@ def parse_options(constants, arguments):
     options.constants = settings
     options.filename = os.path.abspath(constants["__file__"])
     options.snapshot = read_snapshot(options.model) if options.model else None
-    options.stopped_run = open_run(options.resume) if options.resume is not None else None
+    options.stopped_run = None
+    if options.resume is not None:
+        options.stopped_run = open_run(options.resume)
+        options.resume = options.stopped_run.logdir
     try:
         options.settings = resolve_settings(options)
         if not options.play:

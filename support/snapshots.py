@@ -65,7 +65,9 @@ def use_weights(model, snapshot, settings=None):
         others = [
             as_option(name, snapshot.settings[name])
             for name, value in (settings or {}).items()
-            if snapshot.settings.get(name, value) != value and name not in ("env", "seed", "model")
+            if snapshot.settings.get(name, value) != value
+            and name not in ("env", "seed", "model")
+            and not name.startswith("eval_")
         ]
         hint = f"; what differs are {' '.join(others)}, with which it was trained" if others else ""
         raise WrongInput(

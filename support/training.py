@@ -198,7 +198,8 @@ class Training:
         if is_episode_end and self._first_return is None:
             self._first_return = float(info["episode"]["r"])
             self._collect()  # so that what can't be saved is told early
-            if "env" not in self._missing and not self._parts["env"].repeats_itself():
+        if is_episode_end and "env" not in self._missing:
+            if not self._parts["env"].repeats_itself():
                 self._give_up("env", NOT_REPEATABLE)
         is_due = step // every > self._saved_step // every
         is_late = step - self._saved_step >= 2 * every

@@ -32,8 +32,6 @@ def has_display():
         pygame.display.init()
         driver = pygame.display.get_driver()
         reason = "there is no screen" if driver in ("dummy", "offscreen") else ""
-        if driver == "x11":  # without OpenGL, which crashes where Mesa's LLVM meets TensorFlow's
-            os.environ.setdefault("SDL_FRAMEBUFFER_ACCELERATION", "0")
     except pygame.error as error:
         reason = str(error)
     if reason:

@@ -1,5 +1,7 @@
 """What people bring: wrapped environments train, and one that breaks a rule is told which."""
 
+import warnings
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -311,11 +313,78 @@ def test_an_environment_that_remembers_across_resets_is_told_after_the_first_epi
     register("Normal-v0", NORMALIZED[what])
     status, output, errors = command(*SHORT, "--env", "Normal-v0", "--log-every", 1)
     assert (status, errors) == (0, "")
-    told = "its first episode takes another course when it is played again. Snapshots won't reprodu"
+    told = "an episode takes another course when it is played again: not all its chance comes from "
     assert output.count(told) == 1
     assert output.index(told) < output.index("steps 200/400")
     status, _, errors = command("--resume", "x", "--max-steps", 500)
     assert status == 2 and "takes another course" in errors
+
+
+class FromTheSecond(Environment):
+    """Repeats its first episode, and no other one."""
+
+    resets = 0
+
+    def reset(self, *, seed=None, options=None):
+        self.resets += 1
+        return super().reset(seed=seed)
+
+    def observe(self):
+        return super().observe() + (self.resets > 4) * np.float32(0.01) * self.resets
+
+
+class OnTheWay(Environment):
+    """Takes another course that ends where the first one did."""
+
+    resets = 0
+
+    def reset(self, *, seed=None, options=None):
+        self.resets += 1
+        return super().reset(seed=seed)
+
+    def observe(self):
+        return super().observe() + (self.left == 10) * np.float32(0.01) * self.resets
+
+
+@pytest.mark.parametrize("make", [FromTheSecond, OnTheWay])
+def test_what_outlasts_a_reset_is_told_also_where_it_shows_late_or_on_the_way(
+    make, register, command
+):
+    register("Late-v0", make)
+    status, output, errors = command(*SHORT, "--env", "Late-v0")
+    assert (status, errors) == (0, "")
+    assert output.count("an episode takes another course when it is played again") == 1
+
+
+class NewSpace(Environment):
+    """Makes a new space of actions at each reset, as some traffic environments do."""
+
+    def reset(self, *, seed=None, options=None):
+        self.action_space = gym.spaces.Discrete(2)
+        return super().reset(seed=seed)
+
+
+def test_a_seed_repeats_a_run_where_a_reset_makes_a_new_space_of_actions(register, command):
+    register("New-v0", NewSpace)
+    found = []
+    for name in ("a", "b"):
+        options = [*SHORT, "--env", "New-v0", "--name", name, "--train-epsilon", 0.5]
+        assert command(*options)[::2] == (0, "")
+        found.append(read_checkpoint(f"{name}-log")["replay_buffer"]["actions"])
+    np.testing.assert_equal(*found)
+
+
+class Strict(Environment):
+    """Of a package that treats all warnings of the program as errors."""
+
+    def __init__(self):
+        warnings.filterwarnings("error")
+
+
+def test_a_package_that_makes_warnings_errors_ends_no_run(register, command):
+    register("Strict-v0", Strict)
+    with warnings.catch_warnings():
+        assert command(*SHORT, "--env", "Strict-v0")[0] == 0
 
 
 class Uncopyable(Environment):
