@@ -1,7 +1,9 @@
-"""Shows the progress of a grid while Ray Tune trains."""
+"""Shows the progress of a grid while Ray Tune trains, and stops it at a mistake in the code."""
 
+import contextlib
 import signal
 import sys
+from pathlib import Path
 
 from ray import tune
 from tqdm import tqdm
@@ -12,12 +14,17 @@ from experiments.worker import packed_in, unpack
 class Display(tune.Callback):
     """Shows the progress of a grid, and updates the directories of its runs.
 
-    On a terminal it is one line that changes; elsewhere, a line for each run that ends.
+    On a terminal it is one line that changes; elsewhere, a line for each run that ends. A run that
+    fails is told when it does, but of those that fail for the same reason only the first.
 
     Args:
         folder: directory of the grid.
         runs: list that `list_runs` returned.
         done: dict from their names to the numbers of steps already done, ints.
+
+    Attributes:
+        failed: dict from the names of the runs that have failed to the reasons, strings.
+        is_mistaken: whether the grid stops, for a run has come to a mistake in the code.
     """
 
     def __init__(self, folder, runs, done):
@@ -26,6 +33,9 @@ class Display(tune.Callback):
             planned["name"]: planned["hyperparameters"]["max_steps"] for planned in runs
         }
         self.done = done
+        self.failed = {}
+        self.is_mistaken = False
+        self.is_stopped = False
         self.retries = 0
         self.bar = None
 
@@ -53,26 +63,48 @@ class Display(tune.Callback):
         finished = {name for name, steps in self.done.items() if steps == self.max_steps[name]}
         started = {trial.config["run"]["name"] for trial in trials if trial.status == "RUNNING"}
         running = started - finished
-        gave_up = sum(bool((trial.last_result or {}).get("failed")) for trial in trials)
-        died = sum(trial.status == "ERROR" for trial in trials)
-        done = len(finished) - gave_up
-        text = f"{done} of {len(self.done)} done, {len(running)} running, {gave_up + died} failed"
+        done = len(finished - self.failed.keys())
+        text = f"{done} of {len(self.done)} done, {len(running)} running, {len(self.failed)} failed"
         return f"{text}, {self.retries} retried" if self.retries else text
+
+    def on_trial_result(self, iteration, trials, trial, result, **info):
+        if result["failed"]:
+            self.add_failure(trial, result["failed"])
+            self.is_mistaken |= result["is_mistake"]
 
     def on_checkpoint(self, iteration, trials, trial, checkpoint, **info):
         try:
             unpack(packed_in(checkpoint), self.folder)
         except OSError:  # the disk may be full: stop; the grid then tries again and says so
+            self.stop()
+        if self.is_mistaken:
+            self.stop()
+
+    def stop(self):
+        """Stops the grid, as Ctrl-C does."""
+        if not self.is_stopped:  # a second Ctrl-C would end it before it is tidied up
+            self.is_stopped = True
             signal.raise_signal(signal.SIGINT)
+
+    def add_failure(self, trial, reason):
+        """Takes note that a run has failed; says so if none has for this reason."""
+        name = trial.config["run"]["name"]
+        if reason not in self.failed.values():
+            with contextlib.redirect_stdout(sys.__stdout__):
+                tqdm.write(f"failed: {name}: {reason}")
+        self.failed[name] = reason
 
     def on_trial_recover(self, iteration, trials, trial, **info):
         self.retries += 1
 
+    def on_trial_error(self, iteration, trials, trial, **info):
+        reason = Path(trial.error_file).read_text().strip().splitlines()[-1]
+        self.add_failure(trial, f"{reason} (--resume tries again)")
+        self.on_trial_complete(iteration, trials, trial)
+
     def on_trial_complete(self, iteration, trials, trial, **info):
         if self.bar.disable:
             print(self.text(trials), file=sys.__stdout__, flush=True)
-
-    on_trial_error = on_trial_complete
 
     def on_experiment_end(self, trials, **info):
         if self.bar is not None:

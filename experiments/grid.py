@@ -4,8 +4,8 @@
 
 Each run does what `python run.py` does with one value of each and one seed, on one core. Ray Tune
 distributes the runs over the cores of this machine or, with --address, of a cluster; a run that
-dies goes on from its last checkpoint. Tables, plot and run directories are written to NAME-grid;
-experiments/report.py explains them.
+dies goes on from its last checkpoint, and a mistake in the code stops the grid. Tables, plot and
+run directories are written to NAME-grid; experiments/report.py explains them.
 """
 
 import sys
@@ -115,7 +115,7 @@ def parse_args(argv=None):
 def check_names(settings):
     """Raises `WrongInput` where the name of one of the `Setting`s is a column of the results."""
     for setting in settings:
-        if setting.name in (*report.COLUMNS, "name", "avg_max_q_value"):
+        if setting.name in (*report.COLUMNS, *report.EVALUATION, "name"):
             raise WrongInput(
                 f"{setting.constant} can't be the name of a constant, for {setting.name} is a "
                 "column of the results; rename the constant"
@@ -185,7 +185,8 @@ def train_all(args):
         args: what `parse_args` returns.
 
     Returns:
-        Dict from the names of the runs that failed to the reasons, strings.
+        (failed, is_mistaken): a dict from the names of the runs that failed to the reasons,
+        strings; and whether one of them is a mistake in the code, which has stopped the grid.
 
     Raises:
         OSError: a file can't be written.
@@ -201,7 +202,7 @@ def train_all(args):
     count = f"{len(args.runs)} run{'s' if len(args.runs) > 1 else ''}"
     if not left:
         print(f"{count}, all done")
-        return {}
+        return {}, False
     print(f"{count} with {steps:,} steps to go; starting Ray", flush=True)
     here = {"address": "local", "num_cpus": args.cores, "include_dashboard": False}
     cluster = {"address": args.address} if args.address else here
@@ -241,6 +242,7 @@ def tune_all(args, left, done):
         elif logdir.exists():  # the grid was killed before this run's first checkpoint
             shutil.rmtree(logdir)
     storage = args.storage or os.path.abspath(args.folder / "ray")
+    display = Display(args.folder, args.runs, done)
     try:
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(train_one, begun=begun), {"cpu": 1}),
@@ -253,27 +255,21 @@ def tune_all(args, left, done):
                 storage_path=storage,
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
                 checkpoint_config=tune.CheckpointConfig(num_to_keep=3),
-                callbacks=[Display(args.folder, args.runs, done)],
+                callbacks=[display],
                 verbose=0,
             ),
         )
     except Exception as error:  # the library of each kind of storage has its own
         raise WrongInput(f"can't write checkpoints to {storage}: {error}") from error
     results = tuner.fit()
-    failed = {}
     signal.signal(signal.SIGINT, signal.default_int_handler)  # in place of Ray's
     for result in results:
-        reason = (result.metrics or {}).get("failed")
-        if result.error:
-            reason = f"{str(result.error).strip().splitlines()[-1]} (--resume tries again)"
-        if reason is not None:
-            failed[os.path.basename(result.path)] = reason
         if result.checkpoint:
             unpack(packed_in(result.checkpoint), args.folder)
     with contextlib.suppress(OSError):  # on other nodes, files may belong to other users
         results.filesystem.delete_dir(results.experiment_path)
     shutil.rmtree(args.folder / "ray", ignore_errors=True)
-    return failed
+    return display.failed, display.is_mistaken
 
 
 def collect(args, failed):
@@ -281,7 +277,7 @@ def collect(args, failed):
 
     Args:
         args: what `parse_args` returns.
-        failed: what `train_all` returns.
+        failed: dict from the names of the runs that failed to the reasons.
 
     Returns:
         pandas.DataFrame for `report.summarize`; None while a run has neither finished nor
@@ -299,10 +295,7 @@ def collect(args, failed):
         row = {key: planned[key] for key in ("setting", "env", "seed")}
         row["failed"] = failed.get(name) or mismatch(planned, state)
         row |= {**hyperparameters, "name": name}
-        rows += [
-            {**row, "step": int(step), "return": average, "avg_max_q_value": q, "seconds": seconds}
-            for step, average, q, seconds, _ in state["evaluations"]
-        ] or [row]
+        rows += report.evaluation_rows(row, state["evaluations"])
     return report.frame(rows)
 
 
@@ -342,7 +335,8 @@ def main(argv=None):
     try:
         if args.resume is None:
             write_file(args.folder / "grid.json", json.dumps(args.runs, indent=1).encode())
-        frame = collect(args, train_all(args))
+        failed, is_mistaken = train_all(args)
+        frame = None if is_mistaken else collect(args, failed)
         if frame is not None:
             return write_results(args, frame)
     except BaseException:
@@ -355,7 +349,11 @@ def main(argv=None):
     env = args.runs[0]["env"]
     where += f" --env {env}" if ":" in env else ""
     name = shlex.quote(args.name or args.resume)
-    print(f"Stopped. To continue: python -m experiments.grid --resume {name}{where}")
+    again = f"python -m experiments.grid --resume {name}{where}"
+    if is_mistaken:
+        message = f"stopped by a mistake in the code; once it is mended, continue with: {again}"
+        sys.exit(print_error(message, status=1))
+    print(f"Stopped. To continue: {again}")
     sys.exit(130)
 
 

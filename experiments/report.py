@@ -1,6 +1,11 @@
-"""Tables and plot of many runs. A grid ends with them; this compares the runs of several grids:
+"""Tables and plot of runs. A grid ends with them; this compares the runs of several grids:
 
     python -m experiments.report A-grid/results.csv B-grid/results.csv --plot both.png
+
+or lists the evaluations of a single run, and compares several, also with those of grids:
+
+    python -m experiments.report first-log
+    python -m experiments.report first-log second-log A-grid/results.csv --csv all.csv
 
 One run says little, so a setting is judged by all its seeds, and each mean comes with its 95%
 interval (percentile bootstrap; with a handful of seeds, it is too narrow). Beside the mean stands
@@ -16,6 +21,7 @@ if not __package__:
 
 import functools
 import itertools
+import os
 import textwrap
 
 import gymnasium as gym
@@ -26,12 +32,15 @@ from matplotlib import pyplot as plt
 from scipy import stats
 
 from experiments.figures import OPTIMUM, PLOTS, save_figure
+from support.checkpoints import CHECKPOINT, read_checkpoint
 from support.command_line import OneLineParser, new_file
-from support.errors import plain_errors
+from support.errors import WrongInput, plain_errors
+from support.files import write_file
 
 matplotlib.use("Agg")  # to files, without a window
 
 COLUMNS = ("setting", "env", "seed", "step", "return", "seconds", "failed")
+EVALUATION = ("step", "return", "avg_max_q_value", "seconds", "episodes")  # as in a checkpoint
 KINDS = {"setting": str, "env": str, "step": float, "return": float}
 NONE = {name: "" for name in ("step", "return", "seconds", "failed")}  # a setting may be named NA
 MEASURES = {  # what is measured of a run, given the returns of its evaluations by step
@@ -47,10 +56,107 @@ STATISTICS = {
 }
 
 
+def evaluation_rows(row, evaluations):
+    """Rows of results, dicts: one for each evaluation of a run, or one without any.
+
+    Args:
+        row: dict of what they have in common.
+        evaluations: those of a checkpoint, float array (evaluations, 5).
+    """
+    rows = []
+    for numbers in evaluations:
+        found = dict(zip(EVALUATION, numbers, strict=True))
+        found |= {name: int(found[name]) for name in ("step", "episodes")}
+        rows.append({**row, **found})
+    return rows or [row]
+
+
 def frame(rows):
     """pandas.DataFrame of dicts, one per row, in which no column of `COLUMNS` is missing."""
     results = pd.DataFrame(rows)
     return results.reindex(columns=list(dict.fromkeys([*COLUMNS, *results.columns])))
+
+
+def read_results(filename):
+    """Reads the results.csv of a grid: pandas.DataFrame for `summarize`; raises `WrongInput`."""
+    try:
+        results = pd.read_csv(filename, dtype=KINDS, keep_default_na=False, na_values=NONE)
+    except (OSError, ValueError) as error:
+        raise WrongInput(
+            f"{filename} can't be read; give the directory of a run, or the results.csv of a "
+            f"grid: {error}"
+        ) from error
+    missing = [name for name in COLUMNS if name not in results and name != "seconds"]
+    if missing:
+        raise WrongInput(
+            f"{filename} isn't the results.csv of a grid: it has no column {missing[0]}"
+        )
+    return results
+
+
+def read_runs(logdirs):
+    """Reads the evaluations of runs from their checkpoints; says which runs are not at their end.
+
+    Args:
+        logdirs: list of their directories.
+
+    Returns:
+        List of pandas.DataFrames for `summarize`, one for each run, with its settings as columns.
+
+    Raises:
+        WrongInput: a directory is not that of a run, or its checkpoint is damaged.
+    """
+    runs = [read_run(logdir) for logdir in logdirs]
+    frames = []
+    for logdir, state, setting in zip(logdirs, runs, name_settings(logdirs, runs), strict=True):
+        row = {**state["settings"], "name": state["name"], "setting": setting, "failed": np.nan}
+        row["env"] = state["settings"].get("env", "unknown")  # a run of your own may lack it
+        row["seed"] = state["settings"].get("seed", 0)
+        if type(row["env"]) is not str or type(row["seed"]) is not int:
+            raise WrongInput(f"{logdir} is not the directory of a run of this program")
+        frames.append(frame(evaluation_rows(row, state["evaluations"])))
+        max_steps = state["settings"].get("max_steps")
+        if type(max_steps) is int and state["step"] < max_steps:
+            print(f"{logdir} is at step {state['step']} of {max_steps}")
+    return frames
+
+
+def read_run(logdir):
+    """What the checkpoint in the directory of a run says about it, a dict; raises `WrongInput`."""
+    if not os.path.isfile(os.path.join(logdir, CHECKPOINT)):
+        results = os.path.join(logdir, "results.csv")
+        hint = f"; give {results}" if os.path.isfile(results) else ""
+        raise WrongInput(f"{logdir} is not the directory of a run: it has no {CHECKPOINT}{hint}")
+    return read_checkpoint(logdir)["run"]
+
+
+def name_settings(logdirs, runs):
+    """Names for the settings of runs: the values in which these differ, as in `hidden_units=64`.
+
+    Where the values and the seeds don't tell all runs apart, or nothing but the seed differs, each
+    is a setting of its own, with the name of its directory.
+
+    Args:
+        logdirs: list of their directories.
+        runs: list of what `read_run` returned.
+
+    Returns:
+        List of strings.
+    """
+    settings = [dict(state["settings"]) for state in runs]
+    seeds = [str(values.pop("seed", None)) for values in settings]
+    for values in settings:
+        values.pop("env", None)
+    varied = [
+        name
+        for name in dict.fromkeys(itertools.chain(*settings))
+        if len({str(values.get(name)) for values in settings}) > 1
+    ]
+    names = [
+        ",".join(f"{name}={values.get(name, 'none')}" for name in varied) for values in settings
+    ]
+    are_told_apart = len({*zip(names, seeds, strict=True)}) == len(runs)
+    return names if varied and are_told_apart else logdirs
 
 
 def interval(statistic, *samples):
@@ -214,9 +320,27 @@ def plot(results):
     return figure
 
 
+def list_evaluations(results):
+    """The evaluations of one run as a table, a string; `results` are its `pandas.DataFrame`."""
+    if results["step"].isna().all():
+        return "no evaluation yet"
+    columns = ["step", "return", "episodes", "avg_max_q_value", "seconds"]
+    formats = {"return": "{:.3f}", "avg_max_q_value": "{:.3f}", "seconds": "{:.1f}"}
+    formatters = {name: text.format for name, text in formats.items()}
+    return results[columns].to_string(index=False, formatters=formatters)
+
+
 def main(argv=None):
-    parser = OneLineParser(prog="report", description="Compares the runs of several grids.")
-    parser.add_argument("results", nargs="+", metavar="results.csv", help="written by a grid")
+    parser = OneLineParser(
+        prog="report",
+        description="Lists the evaluations of a run, or compares those of several runs and grids.",
+    )
+    parser.add_argument(
+        "results",
+        nargs="+",
+        metavar="NAME-log or results.csv",
+        help="the directory of a run, or what a grid has written",
+    )
     parser.add_argument(
         "--measure",
         choices=MEASURES,
@@ -226,19 +350,20 @@ def main(argv=None):
     parser.add_argument(
         "--plot", metavar="FILE", type=new_file(*PLOTS), help="draw to a .png or .svg file"
     )
+    parser.add_argument(
+        "--csv",
+        metavar="FILE.csv",
+        type=new_file(".csv"),
+        help="write all evaluations, in the form of a results.csv",
+    )
     args = parser.parse_args(argv)
-    frames = []
-    for filename in args.results:
-        try:
-            frames.append(pd.read_csv(filename, dtype=KINDS, keep_default_na=False, na_values=NONE))
-        except (OSError, ValueError) as error:
-            parser.error(f"{filename} can't be read; give the results.csv of a grid: {error}")
-        missing = [name for name in COLUMNS if name not in frames[-1] and name != "seconds"]
-        if missing:
-            parser.error(
-                f"{filename} isn't the results.csv of a grid: it has no column {missing[0]}"
-            )
-    results = pd.concat(frames)
+    is_run = [os.path.isdir(path) for path in args.results]
+    logdirs = [os.path.normpath(path) for path in itertools.compress(args.results, is_run)]
+    runs = iter(read_runs(logdirs))
+    results = pd.concat(
+        next(runs) if is_dir else read_results(path)
+        for path, is_dir in zip(args.results, is_run, strict=True)
+    )
     if results.empty:
         parser.error(f"{args.results} have no runs")
     if results.duplicated(["setting", "seed", "step"]).any():
@@ -246,10 +371,16 @@ def main(argv=None):
     if results["env"].nunique() > 1:
         envs = " and ".join(results["env"].unique())
         parser.error(f"runs in {envs} can't be compared")
-    summary = summarize(results, args.measure)
-    print(table(summary, reward_threshold(results), args.measure))
+    if is_run == [True]:
+        print(list_evaluations(results))
+    else:
+        summary = summarize(results, args.measure)
+        print(table(summary, reward_threshold(results), args.measure))
     if args.plot is not None:
         save_figure(plot(results), args.plot)
+    if args.csv is not None:
+        write_file(args.csv, results.to_csv(index=False).encode(errors="replace"))
+        print(f"Wrote {args.csv}")
 
 
 if __name__ == "__main__":

@@ -1,33 +1,33 @@
 """Trains one run of a grid in a worker of Ray Tune, and sends its directory back."""
 
-import support.fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps TensorFlow quiet)
-
 import contextlib
 import io
 import os
 import shutil
 import tarfile
 import tempfile
+import textwrap
 from pathlib import Path
 
 import ray
 from ray import tune
 
 from support.checkpoints import CHECKPOINT, read_checkpoint
-from support.errors import ROOT, Diverged, WrongInput
+from support.errors import ROOT, Diverged, WrongInput, describe, own_frames
 from support.files import write_file
 from support.options import load_lesson
 from support.settings import as_option
-from support.training import Training
 
 PACKED = "run.tar"  # in a checkpoint of Ray: the directory of the run
+MAX_MESSAGE = 200  # characters of a mistake's message that are told
 
 
 def train_one(config, begun):
     """Trains one run, from its start or its last checkpoint; Ray Tune calls it in a worker.
 
     The run's directory is made in that of the worker. Ray's checkpoints hold it, packed; each comes
-    with the `step` and, for a run that can't go on, the reason why it `failed`.
+    with the `step` and, for a run that can't go on, the reason why it `failed`, and whether that
+    `is_mistake` in the code, which every run may come to, or the fault of its setting.
 
     Args:
         config: dict whose `run` is one of `list_runs`.
@@ -38,15 +38,18 @@ def train_one(config, begun):
         OSError: a file can't be written. Ray tries again.
     """
     planned = config["run"]
-    failed = None
+    failed, is_mistake = None, False
     name, max_steps = planned["name"], planned["hyperparameters"]["max_steps"]
     logdir = f"{name}-log"
 
     def send(step):
-        with tempfile.TemporaryDirectory() as folder:
-            Path(folder, PACKED).write_bytes(pack(logdir))
-            checkpoint = tune.Checkpoint.from_directory(folder)
-            tune.report({"step": step, "failed": failed}, checkpoint=checkpoint)
+        metrics = {"step": step, "failed": failed, "is_mistake": is_mistake}
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                Path(folder, PACKED).write_bytes(pack(logdir))
+                tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))
+        except Exception as error:  # the library of each kind of storage has its own
+            raise OSError(f"a checkpoint can't be stored: {error!r}") from error
 
     shutil.rmtree(logdir, ignore_errors=True)  # left by a worker that died here
     if tune.get_checkpoint():
@@ -63,16 +66,34 @@ def train_one(config, begun):
     if os.path.isdir(logdir):
         resumed = ["--max-steps", str(max_steps), "--env", planned["env"]]
         arguments = ["--resume", logdir, *resumed]
-    Training.on_checkpoint = staticmethod(send)
     silent = io.StringIO()
     try:
         with contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent):
             lesson = load_lesson(ROOT / "run.py", arguments)
+            from support.training import Training  # here, where TensorFlow is loaded
+
+            Training.on_checkpoint = staticmethod(send)
             lesson.main(lesson.options)
-    except (Diverged, WrongInput) as error:
-        failed = str(error)
+    except OSError:
+        raise
+    except Exception as error:
+        is_mistake = not isinstance(error, (Diverged, WrongInput))
+        failed = describe_mistake(error) if is_mistake else str(error)
         send(max_steps)
     shutil.rmtree(logdir, ignore_errors=True)
+
+
+def describe_mistake(error):
+    """An exception in one line, with the last line of the reader's own code that led to it."""
+    folders = {ROOT / "support", ROOT / "experiments"}
+    frames = own_frames(error.__traceback__)
+    frames = [frame for frame in frames if Path(frame.filename).parent not in folders]
+    if not frames:
+        return describe(error)
+    message = f"{type(error).__name__}: {error}".removesuffix(": ")
+    message = textwrap.shorten(message, MAX_MESSAGE, placeholder=" ...")
+    place = f"{os.path.basename(frames[-1].filename)}, line {frames[-1].lineno}"
+    return "; ".join([f"{message} ({place}: {frames[-1].line})", *getattr(error, "__notes__", ())])
 
 
 def as_options(planned):

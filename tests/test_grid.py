@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
-from conftest import ROOT, exit_status, main, wait_until
+from conftest import ROOT, exit_status, main, read_until, wait_until
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.compat.proto.event_pb2 import SessionLog
 
-from experiments import grid
+from experiments import grid, report
 from support.checkpoints import CHECKPOINT, encode, read_checkpoint, write_checkpoint
 from support.errors import WrongInput
 from support.files import lock
@@ -147,7 +147,10 @@ def copy(whole, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_new_constant_is_varied_and_settings_that_fail_are_reported(tmp_path, request):
+def test_a_mistake_stops_a_grid_and_once_it_is_mended_settings_that_fail_are_told(
+    tmp_path, request
+):
+    """The grid varies a new constant, in an environment of one's own."""
     (tmp_path / "stranger.py").write_text(STRANGER)
     options = "--seeds 1 --reward-scale 1 1e38 --train-start 200 5000".split()
     env = ["--env", "stranger:CartPole-v1"]
@@ -155,20 +158,36 @@ def test_a_new_constant_is_varied_and_settings_that_fail_are_reported(tmp_path, 
         "\nTRAIN_EPSILON": "\nREWARD_SCALE: float = 1\nTRAIN_EPSILON",
         "add(observation, action, reward,": "add(observation, action, REWARD_SCALE * reward,",
     }
-    process = start(tmp_path, "--name", "f", *SHORT.split(), *options, *env, replacements=own)
+    typo = {"max_next_q_values = tf.where(dones, 0.0": "max_next_q_values = tf.where(dnes, 0.0"}
+    arguments = ["--name", "f", "--cores", "1", *SHORT.split(), *options, *env]
+    process = start(tmp_path, *arguments, replacements=own | typo)
     whole = request.getfixturevalue("whole")  # meanwhile
     status, output, errors = finish(process)
+    first = f"reward_scale=1.0,{NAMED},seed=0"
+    assert status == 1
+    assert output.startswith("4 runs with 16,000 steps to go; starting Ray\n1 at a time\nfailed: ")
+    (line,) = output.splitlines()[2:]
+    assert line.startswith(f"failed: {first}: NameError: name 'dnes' is not defined (run.py, line ")
+    assert "max_next_q_values = tf.where(dnes, 0.0, max_next_q_values))" in line
+    assert errors.count("\n") == 1 and "stopped by a mistake in the code" in errors
+    assert errors.endswith(" python -m experiments.grid --resume f --env stranger:CartPole-v1\n")
+    folder = tmp_path / "f-grid"
+    assert {*os.listdir(folder)} <= {"grid.json", ".lock", f"{first}-log"}
+
+    status, output, errors = finish(start(tmp_path, "--resume", "f", *env, replacements=own))
     assert (status, errors) == (0, "")
     assert output.startswith("4 runs with 16,000 steps to go; starting Ray\n2 at a time\n")
     assert "\n1 of 4 done, 0 running, 3 failed\n" in output
     problem = "MAX_STEPS 4000 must be greater than TRAIN_START 5000"
-    assert f"failed: reward_scale=1.0,train_start=5000, seed 0: {problem}" in output
-    assert "failed: reward_scale=1e+38,train_start=200, seed 0: the loss is" in output
-    folder = tmp_path / "f-grid"
+    at_once, at_the_end = output.split("Saved f-grid", 1)
+    assert at_once.count(f",seed=0: {problem}") == 1  # though two runs fail for it
+    assert "\nfailed: reward_scale=1e+38,train_start=200,seed=0: the loss is" in at_once
+    assert f"failed: reward_scale=1.0,train_start=5000, seed 0: {problem}" in at_the_end
+    assert "failed: reward_scale=1e+38,train_start=200, seed 0: the loss is" in at_the_end
     summary = pd.read_csv(folder / "summary.csv", index_col="setting")
     failed = summary.index[summary["failed"] == 1]
     assert {*summary.index} - {*failed} == {f"reward_scale=1.0,{NAMED}"}
-    own = end_of(folder / f"reward_scale=1.0,{NAMED},seed=0-log")
+    own = end_of(folder / f"{first}-log")
     assert own["run"]["settings"].pop("reward_scale") == 1
     np.testing.assert_equal(own, end_of(whole / "train_epsilon=0.01,seed=0-log"))
 
@@ -184,29 +203,30 @@ def test_results_have_a_row_per_training_and_evaluation(whole):
     assert frame["return"].nunique() > 8  # CartPole's returns differ, so sameness means something
     for (name, seconds), group in frame.groupby(["name", "seconds"]):
         evaluations = read_checkpoint(whole / f"{name}-log")["run"]["evaluations"]
-        found = group[["step", "return", "avg_max_q_value", "seconds"]].to_numpy()
+        found = group[list(report.EVALUATION)].to_numpy()
         np.testing.assert_allclose(found, evaluations[evaluations[:, 3] == seconds])
 
 
 @pytest.fixture
-def cluster(monkeypatch):
-    """Two nodes of Ray with one core each: (address, processes)."""
+def start_node(monkeypatch):
+    """Function that starts a node of a Ray cluster, with one core, and gives its process."""
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
     monkeypatch.setenv("RAY_worker_niceness", "0")
     monkeypatch.setenv("RAY_health_check_period_ms", "1000")  # a dead node is noticed sooner
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    monkeypatch.setenv("RAY_health_check_failure_threshold", "2")
     ray = str(Path(sys.executable).parent / "ray")
     nodes = []
-    head = ["--head", f"--port={address.rpartition(':')[2]}", "--include-dashboard=false"]
-    for arguments in (head, [f"--address={address}"]):
+
+    def start_(*arguments):
         command = [ray, "start", "--num-cpus=1", "--block", "--disable-usage-stats", *arguments]
-        node = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        node = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
         nodes.append(node)
-        assert any(b"Ray runtime started" in line for line in node.stdout)
-    yield address, nodes
+        return node
+
+    yield start_
     for node in nodes:
         if node.poll() is None:
             kill(node)
@@ -228,11 +248,15 @@ def training_worker(node):
 
 
 @pytest.mark.slow
-def test_a_grid_ends_as_if_nothing_had_been(whole, cluster, tmp_path, monkeypatch):
+def test_a_grid_ends_as_if_nothing_had_been(whole, start_node, tmp_path, monkeypatch):
     """Stopped, then killed, with a damaged run; and on a cluster, a worker and a node die."""
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "whole-grid"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     process = start(tmp_path, "--name", "whole", "--cores", "1", *SETTINGS)
+    first = start_node("--head", f"--port={port}", "--include-dashboard=false")  # meanwhile
     wait_until(lambda: going_on(folder, dict.fromkeys(NAMES, 0)), process, 200)
     os.killpg(process.pid, signal.SIGINT)
     status, output, errors = finish(process)
@@ -242,23 +266,26 @@ def test_a_grid_ends_as_if_nothing_had_been(whole, cluster, tmp_path, monkeypatc
     assert not (folder / "results.csv").exists()
 
     stopped = steps(folder)
-    process = start(tmp_path, "--resume", "whole")
+    address = f"127.0.0.1:{port}"
+    (tmp_path / "shared").mkdir()
+    shared = ["--address", address, "--storage", str(tmp_path / "shared")]
+    read_until("Ray runtime started", first)
+    process = start(tmp_path, "--resume", "whole", *shared)
+    second = start_node(f"--address={address}")  # meanwhile
     half_done = wait_until(lambda: going_on(folder, stopped), process, 200)
     process.kill()
     process.communicate()
     killed = steps(folder)
-    damaged, _, finished = (name for name in NAMES if name != half_done)
-    shutil.copytree(whole / f"{finished}-log", folder / f"{finished}-log", dirs_exist_ok=True)
+    damaged, *finished = (name for name in NAMES if name != half_done)
+    for name in finished:
+        shutil.copytree(whole / f"{name}-log", folder / f"{name}-log", dirs_exist_ok=True)
     shutil.copytree(folder / f"{half_done}-log", folder / f"{damaged}-log", dirs_exist_ok=True)
-    before = content(folder / f"{finished}-log")
+    before = [content(folder / f"{name}-log") for name in finished]
     (folder / f"{damaged}-log" / CHECKPOINT).write_bytes(b"damaged")
     with pytest.raises(WrongInput, match=f"{CHECKPOINT} is damaged"):
         resume()
     (folder / f"{damaged}-log" / CHECKPOINT).unlink()
 
-    address, (first, second) = cluster
-    (tmp_path / "shared").mkdir()
-    shared = ["--address", address, "--storage", str(tmp_path / "shared")]
     process = start(tmp_path, "--resume", "whole", *shared)
     wait_until(lambda: training_worker(second), process, 200)
     kill(second)
@@ -269,7 +296,7 @@ def test_a_grid_ends_as_if_nothing_had_been(whole, cluster, tmp_path, monkeypatc
     assert status == 0, output + errors
     assert "\n2 at a time\n" in output and "2 retried" in output
     assert_same(folder, whole)
-    assert before == content(folder / f"{finished}-log")
+    assert before == [content(folder / f"{name}-log") for name in finished]
     assert killed[half_done] + 1 in started_at(folder / f"{half_done}-log")
     assert started_at(folder / f"{interrupted}-log")[-1] > at[interrupted] + 1
     copied, own = ({*os.listdir(folder / f"{name}-log")} for name in (half_done, damaged))

@@ -5,8 +5,10 @@ from conftest import exit_status
 
 from experiments import report
 from experiments.figures import save_figure
+from support.checkpoints import CHECKPOINT, encode, write_checkpoint
 
 ENV = "MountainCar-v0"
+SETTINGS = {"train_epsilon": 0.01, "hidden_units": 32, "max_steps": 200, "env": ENV, "seed": 0}
 
 
 def make_runs(setting, returns, **columns):
@@ -18,6 +20,23 @@ def make_runs(setting, returns, **columns):
             for step, value in enumerate(evaluations, start=1)
         ]
     )
+
+
+def make_run(logdir, returns, **settings):
+    """Makes the directory of a run, with an evaluation every 100 steps."""
+    state = {
+        "settings": {**SETTINGS, **settings},
+        "name": "x",
+        "step": 100 * len(returns),
+        "seconds": 9.0,
+        "first_return": -200.0,
+        "evaluations": np.array(
+            [[100.0 * i, value, -1.5, 2.25 * i, 50] for i, value in enumerate(returns, start=1)]
+        ).reshape(-1, 5),
+        "validation_observations": None,
+    }
+    logdir.mkdir()
+    write_checkpoint(logdir, {"run": encode(state)})
 
 
 def summarize(*frames):
@@ -89,7 +108,7 @@ def test_a_single_run_has_no_interval():
 
 
 @pytest.mark.parametrize("name, start", [("x.png", b"\x89PNG"), ("x.svg", b"<?xml")])
-def test_the_plot_is_written_with_and_without_make_runs(name, start, tmp_path):
+def test_the_plot_is_written_with_and_without_runs(name, start, tmp_path):
     frames = make_runs("a", [[-200, -110], [-200, -120]]), make_runs("$\\no formula$", [[-130, 0]])
     results = pd.concat(frames)
     for failed in (np.nan, "all of them"):
@@ -106,10 +125,85 @@ def test_report_compares_the_results_of_several_grids(tmp_path, monkeypatch, cap
     assert (tmp_path / "both.svg").exists()
 
 
+def test_the_evaluations_of_a_run_are_listed_and_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path / "first-log", [-200, -123.4567])
+    report.main(["first-log/", "--csv", "first.csv", "--plot", "first.png"])
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[:3]]
+    assert rows == [
+        ["step", "return", "episodes", "avg_max_q_value", "seconds"],
+        ["100", "-200.000", "50", "-1.500", "2.2"],
+        ["200", "-123.457", "50", "-1.500", "4.5"],
+    ]
+    written = pd.read_csv("first.csv")
+    assert list(written["return"]) == [-200, -123.4567]
+    assert list(written["episodes"]) == [50, 50]
+    assert set(written["setting"]) == {"first-log"} and set(written["hidden_units"]) == {32}
+    assert (tmp_path / "first.png").exists()
+    report.main(["first.csv"])  # it reads what it has written
+    assert "first-log         last evaluation     -123.5" in capsys.readouterr().out
+
+
+def test_a_run_that_is_not_at_its_end_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path / "new-log", [])
+    make_run(tmp_path / "half-log", [-200])
+    report.main(["new-log", "--csv", "new.csv"])
+    output = capsys.readouterr().out
+    assert output == "new-log is at step 0 of 200\nno evaluation yet\nWrote new.csv\n"
+    report.main(["new.csv", "half-log"])
+    assert "half-log is at step 100 of 200\n" in capsys.readouterr().out
+
+
+def settings_of(*arguments):
+    """What the settings are called in the comparison of runs."""
+    report.main([*arguments, "--csv", "compared.csv"])
+    return list(pd.read_csv("compared.csv")["setting"].unique())
+
+
+def test_runs_are_compared_by_the_values_in_which_they_differ(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path / "a-log", [-200, -150], seed=1)
+    make_run(tmp_path / "b-log", [-200, -110], seed=1, hidden_units=64)
+    make_run(tmp_path / "c-log", [-200, -100], seed=2, hidden_units=64)
+    make_run(tmp_path / "d-log", [-200, -100], seed=2, hidden_units=64, double=True)
+    expected = ["hidden_units=32", "hidden_units=64"]
+    assert settings_of("a-log", "b-log", "c-log") == expected
+    assert "45.0" in capsys.readouterr().out  # the gain
+    assert settings_of("a-log", "d-log") == [
+        "hidden_units=32,double=none",
+        "hidden_units=64,double=True",
+    ]
+
+
+def test_runs_that_differ_in_nothing_but_the_seed_are_compared_one_by_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, seed, units in (("a", 1, 32), ("b", 2, 32), ("c", 2, 32), ("d", 2, 64)):
+        make_run(tmp_path / f"{name}-log", [-200, -150], seed=seed, hidden_units=units)
+    assert settings_of("a-log", "b-log") == ["a-log", "b-log"]
+    assert settings_of("b-log/", "c-log", "d-log") == ["b-log", "c-log", "d-log"]
+
+
+def test_runs_are_compared_with_the_results_of_grids(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make_runs("grid", [[-150], [-140]]).assign(failed=np.nan).to_csv("a.csv", index=False)
+    make_run(tmp_path / "x-log", [-200, -100])
+    assert settings_of("x-log", "a.csv") == ["x-log", "grid"]
+    assert settings_of("a.csv", "x-log") == ["grid", "x-log"]
+    assert "45.0" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "arguments, problem",
     [
         (["none.csv"], "none.csv can't be read"),
+        (["empty-log"], "empty-log is not the directory of a run: it has no checkpoint.npz"),
+        (["x-grid"], "it has no checkpoint.npz; give x-grid/results.csv"),
+        (["damaged-log"], "damaged-log/checkpoint.npz is damaged"),
+        (["a.csv", "other-log"], "runs in MountainCar-v0 and CartPole-v1 can't be compared"),
+        (["other-log", "other-log/"], "of the same setting and seed in common"),
+        (["odd-log"], "odd-log is not the directory of a run of this program"),
+        (["other-log", "--csv", "x.txt"], "must be a .csv file in a directory"),
         (["other.csv"], "it has no column setting"),
         (["words.csv"], "words.csv can't be read"),
         (["empty.csv"], "have no runs"),
@@ -123,6 +217,12 @@ def test_wrong_input_is_one_line(arguments, problem, tmp_path, monkeypatch, caps
     (tmp_path / "words.csv").write_text(",".join(report.COLUMNS) + "\na,b,0,1,many,2,\n")
     (tmp_path / "empty.csv").write_text(",".join(report.COLUMNS))
     report.frame(make_runs("a", [[-150]]).to_dict("records")).to_csv("a.csv", index=False)
+    for name in ("empty-log", "x-grid", "damaged-log"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "x-grid" / "results.csv").touch()
+    (tmp_path / "damaged-log" / CHECKPOINT).write_bytes(b"damaged")
+    make_run(tmp_path / "other-log", [-200, -150], env="CartPole-v1")
+    make_run(tmp_path / "odd-log", [-200, -150], env=["CartPole-v1"])
     assert exit_status(report.main, *arguments) == 2
     errors = capsys.readouterr().err
     assert errors.count("\n") == 1 and problem in errors
