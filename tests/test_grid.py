@@ -355,6 +355,19 @@ def test_a_run_that_is_not_what_the_grid_says_is_named_and_failed(change, proble
 
 
 @pytest.mark.slow
+def test_results_are_never_written_through_links(copy, tmp_path):
+    names = ("results.csv", "summary.csv", "curves.png")
+    for name in names:
+        (tmp_path / name).write_text("precious")
+        (copy / name).unlink()
+        (copy / name).symlink_to(tmp_path / name)
+    resume()
+    for name in names:
+        assert (tmp_path / name).read_text() == "precious"
+        assert (copy / name).stat().st_size > 100 and not (copy / name).is_symlink()
+
+
+@pytest.mark.slow
 def test_a_grid_is_used_by_one_program_at_a_time(copy):
     locked = lock(copy)
     with pytest.raises(WrongInput, match="in use by another program"):

@@ -233,7 +233,7 @@ WRONG = {
     "--resume .": "no run to resume",
     "--resume=": "no run to resume",
     "--resume x-log": "has done 300 steps",
-    "--resume x": "x has done 300 steps",
+    "--resume x": "x-log has done 300 steps",
     "--resume x-log --max-steps 200": "has done 300 steps",
     "--resume x-log --max-steps 400 --model x-log/x-300.h5": "leave out --model",
     "--resume x-log --max-steps 400 --name y": "leave out --name",
