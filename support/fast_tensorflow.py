@@ -113,7 +113,8 @@ def compiled(function):
             graphs.pop(next(iter(graphs)))  # the oldest
         symbols = [tf.TensorSpec(array.shape, array.dtype) for array in arrays]
         graph = tf.function(with_tensors, autograph=False).get_concrete_function(*symbols)
-        return graph, graph.captured_inputs, [output.dtype for output in graph.outputs]
+        is_single = tf.is_tensor(graph.structured_outputs)
+        return graph, graph.captured_inputs, [out.dtype for out in graph.outputs], is_single
 
     @functools.wraps(function)
     def run_compiled(*args, **kwargs):
@@ -137,7 +138,7 @@ def compiled(function):
             if "ymbolic" in str(error):
                 error.add_note(SYMBOLIC.format(function.__name__))
             raise error.with_traceback(without_libraries(error.__traceback__)) from error.__cause__
-        graph, variables, dtypes = graphs[key]
+        graph, variables, dtypes, is_single = graphs[key]
         # Calling `graph` itself would check its arguments in Python and run in another thread,
         # 0.4 ms a call; as the single operation that it is, it runs here and now.
         try:
@@ -147,6 +148,8 @@ def compiled(function):
         except tf.errors.OpError as error:
             error.add_note(WITHOUT_LINE.format(function.__name__))
             raise
+        if is_single:
+            return outputs[0].numpy()
         outputs = iter(outputs)
         return to_numpy(graph.structured_outputs, lambda _: next(outputs))
 
@@ -160,7 +163,9 @@ def take_arrays(value, arrays):
         arrays.append(array)
         return array.shape, array.dtype
     if isinstance(value, (tuple, list)):
-        return tuple([take_arrays(np.asarray(member), arrays) for member in value])
+        members = [np.asarray(member) for member in value]
+        arrays.extend(members)
+        return tuple([(array.shape, array.dtype) for array in members])
     return value
 
 
