@@ -286,6 +286,7 @@ def test_a_grid_ends_as_if_nothing_had_been(whole, start_node, tmp_path, monkeyp
         resume()
     (folder / f"{damaged}-log" / CHECKPOINT).unlink()
 
+    read_until("Ray runtime started", second)
     process = start(tmp_path, "--resume", "whole", *shared)
     wait_until(lambda: training_worker(second), process, 200)
     kill(second)
