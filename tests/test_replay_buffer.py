@@ -138,11 +138,11 @@ def test_refuses_a_size_of_nothing_and_a_sample_of_nothing():
 def test_a_buffer_takes_no_memory_before_it_fills():
     process = psutil.Process()
     before = process.memory_info().rss
-    buffer = ReplayBuffer(5_000_000, SPACE)
+    buffer = ReplayBuffer(30_000_000, SPACE)
     arrays = [array for array in vars(buffer).values() if isinstance(array, np.ndarray)]
     size = sum(array.nbytes for array in arrays)
-    assert size == 5_000_000 * BYTES
-    assert process.memory_info().rss - before < size / 10
+    assert size == 30_000_000 * BYTES
+    assert process.memory_info().rss - before < size / 10  # other parts of Python take some, too
 
 
 @pytest.fixture
