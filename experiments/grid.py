@@ -28,12 +28,10 @@ import socket
 from pathlib import Path
 
 import run
-from support.command_line import OneLineParser, number
+from support.command_line import OneLineParser
 from support.environments import make_env
 from support.errors import ROOT, WrongInput, plain_errors, print_error
 from support.files import check_name, lock, write_file
-from support.options import ENV, with_version
-from support.settings import add_settings
 
 # Ray reads these when it is imported. It is to send no statistics about its use, and to write no
 # event files of its own, which TensorBoard would take for more runs.
@@ -46,8 +44,7 @@ from ray import tune
 
 from experiments import report
 from experiments.display import Display
-from experiments.figures import save_figure
-from experiments.runs import list_runs, read_runs
+from experiments.runs import add_run_options, plan_runs, read_runs
 from experiments.worker import pack, packed_in, read_progress, train_one, unpack
 
 RETRIES = 5  # of a run that died, with its worker or its node
@@ -78,16 +75,11 @@ def parse_args(argv=None):
     add = parser.add_argument
     add("--name", help="name of the grid, for its directory NAME-grid")
     add("--resume", metavar="NAME", help="continue a grid that was stopped or killed")
-    add("--seeds", type=number(1, 10**6), help="runs per setting (default: 10)")
-    add("--first-seed", type=number(0, 2**31), help="lowest seed (default: 0)")
-    add("--env", metavar="ID", help=f"environment (default: {ENV})")
-    add("--cores", type=number(1, 10**6), metavar="N", help="cores to use (default: all)")
     add("--address", help="use the Ray cluster at this address, instead of this machine alone")
     add("--storage", help="path or URL for checkpoints that all nodes can write to")
-    add("--format", choices=["png", "svg"], help="file format of the plot (default: png)")
     settings = run.options.constants
-    check_names(settings)
-    add_settings(parser, settings, several=True)
+    report.check_names(settings)
+    add_run_options(parser, settings)
     args = parser.parse_args(argv)
     check_cluster(args)
     name = args.name if args.resume is None else args.resume
@@ -100,26 +92,9 @@ def parse_args(argv=None):
     elif os.path.lexists(args.folder):
         raise WrongInput(f"{args.folder} exists; choose another --name, or --resume {name}")
     else:
-        options = {}
-        for setting in settings:
-            options[setting.name] = getattr(args, setting.constant) or [setting.default]
-        first = args.first_seed or 0
-        seeds = range(first, first + (args.seeds or 10))
-        args.runs = list_runs(name, options, seeds, with_version(args.env) or ENV)
-        for planned in args.runs:
-            check_name("a run would be named", planned["name"])
+        args.runs = plan_runs(args, settings)
     make_env(args.runs[0]["env"]).close()
     return args
-
-
-def check_names(settings):
-    """Raises `WrongInput` where the name of one of the `Setting`s is a column of the results."""
-    for setting in settings:
-        if setting.name in (*report.COLUMNS, *report.EVALUATION, "name"):
-            raise WrongInput(
-                f"{setting.constant} can't be the name of a constant, for {setting.name} is a "
-                "column of the results; rename the constant"
-            )
 
 
 def check_cluster(args):
@@ -292,10 +267,8 @@ def collect(args, failed):
         state = read_progress(args.folder, planned)
         if name not in failed and state["step"] < hyperparameters["max_steps"]:
             return None
-        row = {key: planned[key] for key in ("setting", "env", "seed")}
-        row["failed"] = failed.get(name) or mismatch(planned, state)
-        row |= {**hyperparameters, "name": name}
-        rows += report.evaluation_rows(row, state["evaluations"])
+        reason = failed.get(name) or mismatch(planned, state)
+        rows += report.run_rows(planned, state["evaluations"], reason)
     return report.frame(rows)
 
 
@@ -315,19 +288,6 @@ def mismatch(planned, state):
     )
 
 
-def write_results(args, frame):
-    """Writes and prints the results of a grid; `frame` is what `collect` returns."""
-    summary = report.summarize(frame)
-    write_file(args.folder / "results.csv", frame.to_csv(index=False).encode())
-    write_file(args.folder / "summary.csv", summary.to_csv(index=False).encode())
-    save_figure(report.plot(frame), args.folder / f"curves.{args.format or 'png'}")
-    print(report.table(summary, report.reward_threshold(frame)))
-    for (setting, reason), group in frame.groupby(["setting", "failed"], sort=False):
-        seeds = ", ".join(map(str, group["seed"].unique()))
-        print(f"failed: {setting}, seed {seeds}: {reason}")
-    print(f"Wrote {args.folder}")
-
-
 def main(argv=None):
     args = parse_args(argv)
     args.folder.mkdir(exist_ok=args.resume is not None)
@@ -338,7 +298,7 @@ def main(argv=None):
         failed, is_mistaken = train_all(args)
         frame = None if is_mistaken else collect(args, failed)
         if frame is not None:
-            return write_results(args, frame)
+            return report.write_results(frame, args.folder, args.format)
     except BaseException:
         if args.resume is None and not any(args.folder.glob("*-log")):  # nothing has begun
             shutil.rmtree(args.folder)

@@ -71,6 +71,29 @@ def evaluation_rows(row, evaluations):
     return rows or [row]
 
 
+def check_names(settings):
+    """Raises `WrongInput` where the name of one of the `Setting`s is a column of the results."""
+    for setting in settings:
+        if setting.name in (*COLUMNS, *EVALUATION, "name"):
+            raise WrongInput(
+                f"{setting.constant} can't be the name of a constant, for {setting.name} is a "
+                "column of the results; rename the constant"
+            )
+
+
+def run_rows(planned, evaluations, failed=None):
+    """Rows of results, dicts: those of one run.
+
+    Args:
+        planned: one of `list_runs`.
+        evaluations: those of a checkpoint, float array (evaluations, 5).
+        failed: why it failed, a string; or None.
+    """
+    row = {name: planned[name] for name in ("setting", "env", "seed")}
+    row |= {"failed": failed, **planned["hyperparameters"], "name": planned["name"]}
+    return evaluation_rows(row, evaluations)
+
+
 def frame(rows):
     """pandas.DataFrame of dicts, one per row, in which no column of `COLUMNS` is missing."""
     results = pd.DataFrame(rows)
@@ -318,6 +341,25 @@ def plot(results):
     if not finished.empty:
         figure.legend(loc="outside lower center")
     return figure
+
+
+def write_results(results, folder, plot_format=None):
+    """Writes results.csv, summary.csv and the plot of a grid or a screen; prints the tables.
+
+    Args:
+        results: pandas.DataFrame for `summarize`.
+        folder: path of its directory.
+        plot_format: png or svg; None for png.
+    """
+    summary = summarize(results)
+    write_file(folder / "results.csv", results.to_csv(index=False).encode())
+    write_file(folder / "summary.csv", summary.to_csv(index=False).encode())
+    save_figure(plot(results), folder / f"curves.{plot_format or 'png'}")
+    print(table(summary, reward_threshold(results)))
+    for (setting, reason), group in results.groupby(["setting", "failed"], sort=False):
+        seeds = ", ".join(map(str, group["seed"].unique()))
+        print(f"failed: {setting}, seed {seeds}: {reason}")
+    print(f"Wrote {folder}")
 
 
 def list_evaluations(results):

@@ -1,20 +1,66 @@
-"""The runs of a grid: listed when it starts, and read from grid.json when it is resumed."""
+"""The runs of a grid or a screen: planned from a command line, or read from a grid's file."""
 
 import itertools
 import json
+import os
+import textwrap
+from pathlib import Path
 
-from support.command_line import SEED
-from support.errors import WrongInput
+from support.command_line import SEED, number
+from support.errors import ROOT, WrongInput, describe, own_frames
 from support.files import check_name
-from support.options import fit_validation_size
-from support.settings import check_recorded
+from support.options import ENV, fit_validation_size, with_version
+from support.settings import add_settings, as_option, check_recorded
+
+MAX_MESSAGE = 200  # characters of a mistake's message that are told
 
 
-def list_runs(grid, options, seeds, env_id):
-    """Lists all runs of a grid in the order in which they start: the settings take turns.
+def add_run_options(parser, settings):
+    """Adds the options that say which runs there are to be, and how to train them.
 
     Args:
-        grid: name of the grid, and of its setting if there is only one.
+        parser: `argparse.ArgumentParser`.
+        settings: list of the `Setting`s of run.py, each of which becomes an option with several
+            values.
+    """
+    add = parser.add_argument
+    add("--seeds", type=number(1, 10**6), help="runs per setting (default: 10)")
+    add("--first-seed", type=number(0, 2**31), help="lowest seed (default: 0)")
+    add("--env", metavar="ID", help=f"environment (default: {ENV})")
+    add("--cores", type=number(1, 10**6), metavar="N", help="cores to use (default: all)")
+    add("--format", choices=["png", "svg"], help="file format of the plot (default: png)")
+    add_settings(parser, settings, several=True)
+
+
+def plan_runs(args, settings):
+    """The runs that a command line asks for.
+
+    Args:
+        args: what a parser with `add_run_options` and `--name` returned.
+        settings: list of the `Setting`s of run.py.
+
+    Returns:
+        What `list_runs` returns.
+
+    Raises:
+        WrongInput: a run would have an impossible name.
+    """
+    options = {}
+    for setting in settings:
+        options[setting.name] = getattr(args, setting.constant) or [setting.default]
+    first = args.first_seed or 0
+    seeds = range(first, first + (args.seeds or 10))
+    runs = list_runs(args.name, options, seeds, with_version(args.env) or ENV)
+    for planned in runs:
+        check_name("a run would be named", planned["name"])
+    return runs
+
+
+def list_runs(name, options, seeds, env_id):
+    """Lists all runs in the order in which they start: the settings take turns.
+
+    Args:
+        name: of the grid or screen, and of its setting if there is only one.
         options: dict of all hyperparameters to lists of values.
         seeds: the seeds, ints.
         env_id: name of the environment.
@@ -31,7 +77,7 @@ def list_runs(grid, options, seeds, env_id):
         varied = [f"{option}={chosen[option]}" for option in options if len(options[option]) > 1]
         runs.append(
             {
-                "setting": ",".join(varied) or grid,
+                "setting": ",".join(varied) or name,
                 "name": ",".join([*varied, f"seed={seed}"]),
                 "env": env_id,
                 "seed": seed,
@@ -76,3 +122,23 @@ def check_run(settings, setting, name, env, seed, hyperparameters):
         raise ValueError(f"{name} has other hyperparameters")
     for setting in settings:
         check_recorded(setting.constant, setting.parse, hyperparameters[setting.name])
+
+
+def as_options(planned):
+    """A run's environment and hyperparameters as options of run.py: list of strings."""
+    return [as_option("env", planned["env"])] + [
+        as_option(name, value) for name, value in planned["hyperparameters"].items()
+    ]
+
+
+def describe_mistake(error):
+    """An exception in one line, with the last line of the reader's own code that led to it."""
+    folders = {ROOT / "support", ROOT / "experiments"}
+    frames = own_frames(error.__traceback__)
+    frames = [frame for frame in frames if Path(frame.filename).parent not in folders]
+    if not frames:
+        return describe(error)
+    message = f"{type(error).__name__}: {error}".removesuffix(": ")
+    message = textwrap.shorten(message, MAX_MESSAGE, placeholder=" ...")
+    place = f"{os.path.basename(frames[-1].filename)}, line {frames[-1].lineno}"
+    return "; ".join([f"{message} ({place}: {frames[-1].line})", *getattr(error, "__notes__", ())])

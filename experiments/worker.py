@@ -6,20 +6,18 @@ import os
 import shutil
 import tarfile
 import tempfile
-import textwrap
 from pathlib import Path
 
 import ray
 from ray import tune
 
+from experiments.runs import as_options, describe_mistake
 from support.checkpoints import CHECKPOINT, read_checkpoint
-from support.errors import ROOT, Diverged, WrongInput, describe, own_frames
+from support.errors import ROOT, Diverged, WrongInput
 from support.files import write_file
 from support.options import load_lesson
-from support.settings import as_option
 
 PACKED = "run.tar"  # in a checkpoint of Ray: the directory of the run
-MAX_MESSAGE = 200  # characters of a mistake's message that are told
 
 
 def train_one(config, begun):
@@ -81,26 +79,6 @@ def train_one(config, begun):
         failed = describe_mistake(error) if is_mistake else str(error)
         send(max_steps)
     shutil.rmtree(logdir, ignore_errors=True)
-
-
-def describe_mistake(error):
-    """An exception in one line, with the last line of the reader's own code that led to it."""
-    folders = {ROOT / "support", ROOT / "experiments"}
-    frames = own_frames(error.__traceback__)
-    frames = [frame for frame in frames if Path(frame.filename).parent not in folders]
-    if not frames:
-        return describe(error)
-    message = f"{type(error).__name__}: {error}".removesuffix(": ")
-    message = textwrap.shorten(message, MAX_MESSAGE, placeholder=" ...")
-    place = f"{os.path.basename(frames[-1].filename)}, line {frames[-1].lineno}"
-    return "; ".join([f"{message} ({place}: {frames[-1].line})", *getattr(error, "__notes__", ())])
-
-
-def as_options(planned):
-    """A run's environment and hyperparameters as options of run.py: list of strings."""
-    return [as_option("env", planned["env"])] + [
-        as_option(name, value) for name, value in planned["hyperparameters"].items()
-    ]
 
 
 def read_progress(folder, planned):

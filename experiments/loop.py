@@ -1,0 +1,286 @@
+"""The training loop of run.py, compiled as a whole, so that no step goes through Python.
+
+The network, its optimizer, the greedy action's Q-values and the update are those of run.py, called
+from inside. The rest of `train`, `evaluate`, `epsilon_greedy_action` and ReplayBuffer is Python and
+NumPy, which can't be inside; so this module has a second version of it, and experiments/rules.py
+one of the environments' rules. Whatever is random is drawn by NumPy before each call.
+"""
+
+import support.fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps TensorFlow quiet)
+
+import re
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from experiments.rules import RULES
+from support.environments import make_env
+from support.errors import check_loss, check_memory
+
+STEPS_PER_CALL = 2000  # of the compiled loop; in between, Python shows the progress, and may stop
+CONSTANTS = (  # of run.py that have their meaning here; others may have one in its functions
+    "TRAIN_EPSILON",
+    "BATCH_SIZE",
+    "TARGET_UPDATE_EVERY",
+    "TRAIN_START",
+    "REPLAY_BUFFER_SIZE",
+    "MAX_STEPS",
+    "EVAL_EVERY",
+    "EVAL_STEPS",
+    "EVAL_EPSILON",
+    "Q_VALIDATION_SIZE",
+)
+
+
+class CompiledLoop:
+    """Trains with the constants and functions of a lesson, one seed after the other.
+
+    Its first training takes a second longer, in which it is compiled.
+
+    Args:
+        lesson: run.py, loaded by `load_lesson` with the options of a setting.
+        env_id: one of `RULES`.
+
+    Raises:
+        WrongInput: the replay buffer would need more memory than is free.
+    """
+
+    def __init__(self, lesson, env_id):
+        self.lesson = lesson
+        self.env = make_env(env_id)
+        self.rules = RULES[env_id](self.env)
+        self.time_limit = self.env.spec.max_episode_steps
+        self.observation_size = self.env.observation_space.shape[0]
+        bytes_per_transition = 2 * 4 * self.observation_size + 8 + 4 + 1  # action, reward, done
+        size = lesson.REPLAY_BUFFER_SIZE
+        check_memory(2 * size * bytes_per_transition, f"REPLAY_BUFFER_SIZE {size}")
+        keras.utils.set_random_seed(0)
+        self.model = lesson.create_model(self.env)
+        self.target_model = keras.models.clone_model(self.model)
+        self.compile()
+
+    def compile(self):
+        """Makes TensorFlow functions of `take_steps` and `play_steps`.
+
+        What they run through is recorded now; it is compiled when they are called first.
+        """
+        count = tf.TensorSpec((), tf.int32)
+        state_size = self.rules.draw_starts(np.random.default_rng(), 1).shape[1]
+        state = tf.TensorSpec((state_size,), tf.float64)
+        starts = tf.TensorSpec((STEPS_PER_CALL, state_size), tf.float64)
+        actions = tf.TensorSpec((STEPS_PER_CALL,), tf.int64)
+        rows = tf.TensorSpec((STEPS_PER_CALL, self.lesson.BATCH_SIZE), tf.int32)
+        buffer = tuple(tf.TensorSpec.from_tensor(column) for column in self.empty_buffer())
+        total = tf.TensorSpec((), tf.float64)
+        options = {"jit_compile": True, "autograph": False}
+        signature = [count, count, state, count, buffer, actions, starts, rows]
+        self.take_steps = tf.function(self.take_steps, signature, **options)
+        signature = [count, state, count, (total, total, count), actions, starts]
+        self.play_steps = tf.function(self.play_steps, signature, **options)
+        self.graph = self.take_steps.get_concrete_function()
+        self.initial_values = [variable.numpy() for variable in self.graph.variables]
+
+    def train(self, seed, is_stopped=lambda step: False):
+        """Trains a new network: `train` of run.py.
+
+        Args:
+            seed: seed of the initial weights, which are those of run.py, and of all that is random.
+            is_stopped: function that is called with the number of steps taken, after each call of
+                the loop, and returns whether to stop.
+
+        Returns:
+            Evaluations, a float array (evaluations, 5) as in a checkpoint; None if it was stopped.
+
+        Raises:
+            Diverged: the loss is not finite any more.
+        """
+        lesson = self.lesson
+        seeds = lesson.spawn_seeds(seed)
+        self.initialize(seeds["weights"])
+        env_random = np.random.default_rng(seeds["environment"])
+        action_random = np.random.default_rng(seeds["actions"])
+        buffer_random = np.random.default_rng(seeds["replay_buffer"])
+        buffer = self.empty_buffer()
+        state, age = self.rules.draw_starts(env_random, 1)[0], 0
+        step, seconds, evaluations = 0, 0.0, []
+        evaluated = range(lesson.EVAL_EVERY, lesson.MAX_STEPS, lesson.EVAL_EVERY)
+
+        for end in sorted({lesson.Q_VALIDATION_SIZE, *evaluated, lesson.MAX_STEPS}):
+            while step < end:
+                start = time.perf_counter()
+                n = min(end - step, STEPS_PER_CALL)
+                actions = self.draw_actions(action_random, lesson.TRAIN_EPSILON)
+                starts = self.rules.draw_starts(env_random, STEPS_PER_CALL)
+                rows = self.draw_rows(buffer_random, step + 1)
+                n, loss, state, age, buffer = self.take_steps(
+                    step + 1, n, state, age, buffer, actions, starts, rows
+                )
+                step += int(n)
+                check_loss(float(loss), step)
+                seconds += time.perf_counter() - start
+                if is_stopped(step):
+                    return None
+            if step == lesson.Q_VALIDATION_SIZE:
+                filled = min(step, lesson.REPLAY_BUFFER_SIZE)
+                drawn = buffer_random.integers(filled, size=step)
+                validation_observations = tf.gather(buffer[0], drawn)
+            if step in evaluated or step == lesson.MAX_STEPS:
+                episode_return_avg, episodes = self.evaluate(seed)
+                q_values = lesson.predict(self.env, self.model, validation_observations)
+                avg_max_q_value = np.mean(np.max(q_values, axis=1))
+                evaluations.append((step, episode_return_avg, avg_max_q_value, seconds, episodes))
+        return np.array(evaluations)
+
+    def evaluate(self, seed):
+        """Plays EVAL_STEPS steps without learning: `evaluate` of run.py.
+
+        Args:
+            seed: with the same one, episodes start in the same states.
+
+        Returns:
+            (episode_return_avg, episodes): mean return of the episodes completed, nan if there is
+            none, and how many there are.
+        """
+        env_random = np.random.default_rng(seed)
+        action_random = np.random.default_rng(self.lesson.spawn_seeds(seed)["evaluation_actions"])
+        state, age = self.rules.draw_starts(env_random, 1)[0], 0
+        returns = 0.0, 0.0, 0
+        for first in range(0, self.lesson.EVAL_STEPS, STEPS_PER_CALL):
+            n = min(self.lesson.EVAL_STEPS - first, STEPS_PER_CALL)
+            actions = self.draw_actions(action_random, self.lesson.EVAL_EPSILON)
+            starts = self.rules.draw_starts(env_random, STEPS_PER_CALL)
+            state, age, returns = self.play_steps(n, state, age, returns, actions, starts)
+        _, total, episodes = map(float, returns)
+        return (total / episodes if episodes else float("nan")), episodes
+
+    def take_steps(self, first_step, n, state, age, buffer, actions, starts, rows):
+        """Trains for some steps, between which nothing is evaluated.
+
+        Args:
+            first_step: number of the first one, an integer.
+            n: how many, at most `STEPS_PER_CALL`.
+            state: state of the environment, a float64 vector.
+            age: steps that the episode has taken.
+            buffer: replay buffer.
+            actions: for each step, a random action, or -1 for a greedy one.
+            starts: for each, the state in which the next episode starts if one ends there.
+            rows: for each, those of the replay buffer that are its batch.
+
+        Returns:
+            (n, loss, state, age, buffer): how many steps were taken, fewer if the loss isn't finite
+            any more; the last loss; the others as they are then.
+        """
+        lesson = self.lesson
+
+        def copy_weights():
+            for target, variable in zip(self.target_model.weights, self.model.weights, strict=True):
+                target.assign(variable)
+            return 0
+
+        def learn(step, buffer, rows):
+            tf.cond(step % lesson.TARGET_UPDATE_EVERY == 0, copy_weights, lambda: 0)
+            batch = tuple([tf.gather(column, rows) for column in buffer])
+            return lesson.fit_batch(self.env, self.model, self.target_model, batch)
+
+        def take_step(i, loss, state, age, buffer):
+            step = first_step + i
+            observation, action, reward, next_state, done = self.act(state, age, actions[i])
+            transition = observation, action, reward, self.rules.observe(next_state), done
+            row = (step - 1) % lesson.REPLAY_BUFFER_SIZE
+            buffer = tuple(
+                [
+                    tf.tensor_scatter_nd_update(column, [[row]], [value])
+                    for column, value in zip(buffer, transition, strict=True)
+                ]
+            )
+            is_learning = step >= lesson.TRAIN_START
+            loss = tf.cond(is_learning, lambda: learn(step, buffer, rows[i]), lambda: 0.0)
+            state = tf.where(done, starts[i], next_state)
+            return i + 1, loss, state, tf.where(done, 0, age + 1), buffer
+
+        return tf.while_loop(
+            lambda i, loss, *_: (i < n) & tf.math.is_finite(loss),
+            take_step,
+            (0, 0.0, state, age, buffer),
+        )
+
+    def play_steps(self, n, state, age, returns, actions, starts):
+        """Plays some steps of an evaluation.
+
+        Args:
+            n: how many, at most `STEPS_PER_CALL`.
+            state: state of the environment, a float64 vector.
+            age: steps that the episode has taken.
+            returns: (episode_return, total, episodes): the return of the episode so far, the sum of
+                the returns of those completed, and how many these are.
+            actions: for each step, a random action, or -1 for a greedy one.
+            starts: for each, the state in which the next episode starts if one ends there.
+
+        Returns:
+            (state, age, returns), as they are then.
+        """
+
+        def play_step(i, state, age, returns):
+            _, _, reward, next_state, done = self.act(state, age, actions[i])
+            episode_return, total, episodes = returns
+            episode_return += tf.cast(reward, tf.float64)
+            returns = (
+                tf.where(done, tf.zeros_like(episode_return), episode_return),
+                tf.where(done, total + episode_return, total),
+                tf.where(done, episodes + 1, episodes),
+            )
+            state = tf.where(done, starts[i], next_state)
+            return i + 1, state, tf.where(done, 0, age + 1), returns
+
+        return tf.while_loop(lambda i, *_: i < n, play_step, (0, state, age, returns))[1:]
+
+    def act(self, state, age, random_action):
+        """Acts in a state: at random unless `random_action` is -1, which means greedily.
+
+        Returns:
+            (observation, action, reward, next_state, done): tensors.
+        """
+        observation = self.rules.observe(state)
+        q_values = self.lesson.predict(self.env, self.model, observation[tf.newaxis])[0]
+        action = tf.where(random_action < 0, tf.argmax(q_values), random_action)
+        next_state, reward, terminated = self.rules.step(state, action)
+        done = terminated | (age + 1 == self.time_limit)
+        return observation, action, reward, next_state, done
+
+    def draw_actions(self, random, epsilon):
+        """For each step of a call, a random action with probability `epsilon`, otherwise -1."""
+        actions = random.integers(self.env.action_space.n, size=STEPS_PER_CALL)
+        return np.where(random.random(STEPS_PER_CALL) < epsilon, actions, -1)
+
+    def draw_rows(self, random, first_step):
+        """For each step of a call, the rows of the replay buffer that are its batch."""
+        stored = np.arange(first_step, first_step + STEPS_PER_CALL)
+        filled = np.minimum(stored, self.lesson.REPLAY_BUFFER_SIZE)
+        fractions = random.random((STEPS_PER_CALL, self.lesson.BATCH_SIZE), np.float32)
+        return (fractions * filled[:, np.newaxis]).astype(np.int32)
+
+    def empty_buffer(self):
+        """A replay buffer: observations, actions, rewards, next_observations, dones."""
+        size = self.lesson.REPLAY_BUFFER_SIZE
+        observations = tf.zeros((size, self.observation_size))
+        actions = tf.zeros(size, tf.int64)
+        return observations, actions, tf.zeros(size), observations, tf.zeros(size, tf.bool)
+
+    def initialize(self, seed):
+        """Gives all variables their values at the start of a training."""
+        for variable, value in zip(self.graph.variables, self.initial_values, strict=True):
+            variable.assign(value)
+        keras.utils.set_random_seed(seed)
+        fresh = self.lesson.create_model(self.env)
+        self.model.set_weights(fresh.get_weights())
+        self.target_model.set_weights(fresh.get_weights())
+
+    def definition(self):
+        """What is compiled, and the variables' values at the start, in a form to be compared."""
+        graph = self.graph.graph.as_graph_def()
+        functions = [str(graph.node), *map(str, graph.library.function)]
+        # TensorFlow numbers the names of all graphs of a process, as in cond_12 and Call-12.
+        unnumbered = [re.sub(r"(?<=[A-Za-z_]{2})[-_]\d+", "", function) for function in functions]
+        return sorted(unnumbered), sorted(value.tobytes() for value in self.initial_values)

@@ -1,0 +1,311 @@
+"""Is it better? In minutes: trains combinations of some hyperparameters with many seeds each:
+
+    python -m experiments.screen --hidden-units 32 128 --seeds 30 --name width
+
+It trains with the constants, `create_model`, `predict` and `fit_batch` of run.py, as you have
+changed them, but in a compiled loop of its own (experiments/loop.py), which is many times as fast.
+So a change in `train`, `evaluate`, `epsilon_greedy_action` or ReplayBuffer is for
+experiments.grid, as are other environments. Its random numbers are not those of run.py: the same
+seed gives another run, of the same kind. Tables and plot are those of a grid, in NAME-screen.
+"""
+
+import sys
+
+if not __package__:
+    print("screen.py: start it with python -m experiments.screen", file=sys.stderr)
+    sys.exit(2)
+
+import support.fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps TensorFlow quiet)
+
+import contextlib
+import functools
+import io
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import keras
+import psutil
+import tensorflow as tf
+from tqdm import tqdm
+
+import run
+from experiments import report
+from experiments.loop import CONSTANTS, CompiledLoop
+from experiments.rules import RULES
+from experiments.runs import add_run_options, as_options, describe_mistake, plan_runs
+from support.command_line import OneLineParser
+from support.errors import GIGABYTE, ROOT, Diverged, WrongInput, plain_errors, print_error
+from support.files import check_name
+from support.options import load_lesson
+
+USES = (
+    "What counts here is create_model, predict, fit_batch and the constants of run.py; a change in "
+    "train, evaluate, epsilon_greedy_action or ReplayBuffer is for python -m experiments.grid."
+)
+MEMORY = 1.0  # gigabytes that a process takes at most, TensorFlow included
+MAX_LOOPS = 16  # compiled, that a process keeps
+
+
+def parse_args(argv=None):
+    """Reads and checks the command line.
+
+    Args:
+        argv: list of options and values; None for those of the program.
+
+    Returns:
+        `argparse.Namespace`, in which `folder` is the directory of results, and `runs` are those
+        to be trained.
+
+    Raises:
+        WrongInput: the command line is wrong.
+    """
+    parser = OneLineParser(
+        prog="screen",
+        description="Compares hyperparameters in minutes, with many seeds of each in a compiled "
+        f"loop. {USES}",
+    )
+    parser.add_argument("--name", help="name of the comparison, for its directory NAME-screen")
+    settings = run.options.constants
+    report.check_names(settings)
+    add_run_options(parser, settings)
+    args = parser.parse_args(argv)
+    if args.name is None:
+        raise WrongInput("--name NAME is missing; NAME-screen will be the directory of results")
+    check_name("--name", args.name)
+    args.folder = Path(f"{args.name}-screen")
+    if os.path.lexists(args.folder):
+        raise WrongInput(f"{args.folder} exists; choose another --name")
+    args.runs = plan_runs(args, settings)
+    env_id = args.runs[0]["env"]
+    if env_id not in RULES:
+        raise WrongInput(
+            f"--env {env_id}: this program has the rules of {', '.join(RULES)} only; "
+            "python -m experiments.grid trains in any environment"
+        )
+    return args
+
+
+def check_constants(args):
+    """Raises `WrongInput` if an option would change nothing, as what it sets isn't used here.
+
+    Args:
+        args: what `parse_args` returned.
+    """
+    planned = args.runs[0]
+    for setting in run.options.constants:
+        values = getattr(args, setting.constant) or []
+        others = [value for value in values if value != setting.default]
+        if setting.constant in CONSTANTS or not others:
+            continue
+        definitions = []
+        for value in (setting.default, others[0]):
+            hyperparameters = {**planned["hyperparameters"], setting.name: value}
+            keras.utils.clear_session()  # which also numbers layers from 1 again
+            options = as_options({**planned, "hyperparameters": hyperparameters})
+            lesson = load_lesson(ROOT / "run.py", options)
+            definitions.append(CompiledLoop(lesson, planned["env"]).definition())
+        if definitions[0] == definitions[1]:
+            raise WrongInput(
+                f"{setting.option} would change nothing here, for {setting.constant} is used "
+                "neither in create_model nor in predict nor in fit_batch; if it is used in train, "
+                "compare with python -m experiments.grid"
+            )
+
+
+class Shared:
+    """What the processes share with the one that has started them.
+
+    Attributes:
+        steps: array with the number of steps that each run has taken.
+        is_stopped: value that is true when they are to stop.
+    """
+
+    steps = None
+    is_stopped = None
+
+    @classmethod
+    def set(cls, steps, is_stopped):
+        """Sets both, in a new process."""
+        cls.steps, cls.is_stopped = steps, is_stopped
+
+
+@functools.lru_cache(MAX_LOOPS)
+def make_loop(env_id, *options):
+    """The `CompiledLoop` of a setting, given as options of run.py, strings."""
+    return CompiledLoop(load_lesson(ROOT / "run.py", options), env_id)
+
+
+def train_one(number, planned):
+    """Trains a run in a process of its own.
+
+    Args:
+        number: its place in `Shared.steps`.
+        planned: one of `list_runs`.
+
+    Returns:
+        (evaluations, failed, is_mistake): what `CompiledLoop.train` returned; why the run failed, a
+        string or None; whether that is a mistake in the code, which every run may come to.
+    """
+
+    def is_stopped(step):
+        Shared.steps[number] = step
+        if not multiprocessing.parent_process().is_alive():  # killed
+            os._exit(1)
+        return Shared.is_stopped.value
+
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            loop = make_loop(planned["env"], *as_options(planned))
+            return loop.train(planned["seed"], is_stopped), None, False
+    except (Diverged, WrongInput) as error:
+        return None, str(error), False
+    except tf.errors.OpError as error:
+        return None, describe_operation(error), True
+    except Exception as error:
+        return None, describe_mistake(error), True
+
+
+def describe_operation(error):
+    """What says that XLA can't compile an operation, in one line, with where that is in run.py."""
+    operation = re.search(r"on XLA_CPU_JIT: (\w+)", str(error))
+    lines = re.findall(r'run\.py", line (\d+)', str(error))
+    if not operation or not lines:
+        return describe_mistake(error)
+    return (
+        f"run.py, line {lines[-1]}: a loop compiled by XLA can't have the operation {operation[1]} "
+        "in it (tf.print makes a StringFormat); leave it out, or use python -m experiments.grid"
+    )
+
+
+class Screening:
+    """Trains runs side by side, a process for each core, and shows how far they are.
+
+    Args:
+        runs: list that `list_runs` returned.
+        cores: how many processes there are at most.
+
+    Attributes:
+        evaluations: dict from the names of the runs that are finished to their evaluations.
+        failed: dict from the names of the runs that have failed to the reasons, strings.
+        is_mistaken: whether one of them is a mistake in the code, which stops the others.
+    """
+
+    def __init__(self, runs, cores):
+        self.runs = runs
+        self.cores = cores
+        self.evaluations = {}
+        self.failed = {}
+        self.is_mistaken = False
+
+    def train(self):
+        """Trains until all runs have ended; or until Ctrl-C, which raises `KeyboardInterrupt`."""
+        context = multiprocessing.get_context("spawn")
+        steps = context.Array("q", len(self.runs), lock=False)
+        is_stopped = context.Value("b", False, lock=False)
+        # TensorFlow reads these when it is imported: each process has one core.
+        os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+        pool = ProcessPoolExecutor(self.cores, context, Shared.set, (steps, is_stopped))
+        bar = tqdm(
+            total=sum(planned["hyperparameters"]["max_steps"] for planned in self.runs),
+            unit=" steps",
+            smoothing=0.1,
+            disable=None,  # where standard error is not a terminal
+            dynamic_ncols=True,
+        )
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for this process alone
+        futures = {
+            pool.submit(train_one, number, planned): planned
+            for number, planned in enumerate(self.runs)
+        }
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        left = set(futures)
+        try:
+            while left and not self.is_mistaken:
+                done, left = wait(left, timeout=0.5, return_when=FIRST_COMPLETED)
+                for future in done:
+                    self.take(futures[future]["name"], *future.result())
+                    if bar.disable:
+                        print(self.text(), flush=True)
+                bar.set_description(self.text(), refresh=False)
+                bar.update(sum(steps) - bar.n)
+        finally:
+            is_stopped.value = True
+            bar.close()
+            pool.shutdown(cancel_futures=True)
+
+    def take(self, name, evaluations, failed, is_mistake):
+        """Takes note of the end of a run; says so if it has failed, and none has for this reason.
+
+        Args:
+            name: of the run.
+            evaluations, failed, is_mistake: what `train_one` returned.
+        """
+        if failed is None:
+            self.evaluations[name] = evaluations
+            return
+        if failed not in self.failed.values():
+            tqdm.write(f"failed: {name}: {failed}")
+        self.failed[name] = failed
+        self.is_mistaken |= is_mistake
+
+    def text(self):
+        """Says how many runs are done and have failed."""
+        return f"{len(self.evaluations)} of {len(self.runs)} done, {len(self.failed)} failed"
+
+
+def count_processes(args):
+    """How many processes there is work, a core and memory for, an int."""
+    free = psutil.virtual_memory().available / GIGABYTE
+    return max(1, min(len(args.runs), args.cores or os.cpu_count(), int(free / MEMORY)))
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    print(USES, flush=True)
+    try:
+        check_constants(args)
+    except WrongInput:
+        raise
+    except Exception as error:
+        sys.exit(print_error(f"stopped by a mistake: {describe_mistake(error)}", status=1))
+    args.folder.mkdir()
+    processes = count_processes(args)
+    count = f"{len(args.runs)} run{'s' if len(args.runs) > 1 else ''}"
+    print(f"{count}, {processes} at a time, each in {MEMORY:g} GB of memory or less", flush=True)
+    screening = Screening(args.runs, processes)
+    status = 0
+    try:
+        screening.train()
+    except KeyboardInterrupt:
+        status = 130
+    except BrokenProcessPool:
+        message = "a process was killed, perhaps for lack of memory; try it with fewer --cores"
+        status = print_error(message, status=1)
+    if screening.is_mistaken:
+        status = print_error("stopped by a mistake in the code", status=1)
+    rows = []
+    for planned in args.runs:
+        name = planned["name"]
+        if name in screening.evaluations:
+            rows += report.run_rows(planned, screening.evaluations[name])
+        elif name in screening.failed and not screening.is_mistaken:
+            rows += report.run_rows(planned, (), screening.failed[name])
+    if rows:
+        report.write_results(report.frame(rows), args.folder, args.format)
+    else:
+        shutil.rmtree(args.folder)
+    if status == 130:
+        print(f"Stopped. {len(screening.evaluations)} of {count} had finished.")
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        main()
