@@ -25,6 +25,7 @@ import os
 import re
 import shutil
 import signal
+import threading
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -131,8 +132,15 @@ class Shared:
 
     @classmethod
     def set(cls, steps, is_stopped):
-        """Sets both, in a new process."""
+        """Sets both, in a new process, which ends when the one that has started it is killed."""
         cls.steps, cls.is_stopped = steps, is_stopped
+        threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def end_with_parent():
+    """Waits until the parent process has ended, and ends this one then."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 @functools.lru_cache(MAX_LOOPS)
@@ -155,8 +163,6 @@ def train_one(number, planned):
 
     def is_stopped(step):
         Shared.steps[number] = step
-        if not multiprocessing.parent_process().is_alive():  # killed
-            os._exit(1)
         return Shared.is_stopped.value
 
     try:

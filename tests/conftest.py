@@ -1,5 +1,7 @@
 import contextlib
+import os
 import runpy
+import shutil
 import subprocess
 import sys
 import time
@@ -58,6 +60,37 @@ def read_until(text, process):
         if text in line:
             return line
     pytest.fail(f"it has ended without {text!r}: {process.communicate()}")
+
+
+def start_experiment(program, folder, *arguments, replacements=None):
+    """Starts a program of experiments/ in a copy of the project, in a process group of its own.
+
+    `replacements` are texts in run.py and what is to stand there instead.
+    """
+    copied = ("*.py", "requirements.txt", "support/*.py", "experiments/*.py", "experiments/*.txt")
+    for file in (file for pattern in copied for file in ROOT.glob(pattern)):
+        copy = folder / file.relative_to(ROOT)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copy(file, copy)
+    for old, new in (replacements or {}).items():
+        source = (folder / "run.py").read_text()
+        assert old in source
+        (folder / "run.py").write_text(source.replace(old, new))
+    return subprocess.Popen(
+        [sys.executable, "-m", f"experiments.{program}", *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "RAY_worker_niceness": "0"},  # in no other program's favour
+        start_new_session=True,
+    )
+
+
+def finish(process):
+    """(exit status, standard output, standard error) of a program."""
+    output, errors = process.communicate(timeout=300)
+    return process.returncode, output, errors
 
 
 def pytest_addoption(parser):

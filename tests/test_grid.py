@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
-from conftest import ROOT, exit_status, main, read_until, wait_until
+from conftest import ROOT, exit_status, finish, main, read_until, start_experiment, wait_until
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.compat.proto.event_pb2 import SessionLog
 
@@ -35,34 +35,8 @@ STRANGER = "from pathlib import Path\nPath(__file__).with_suffix('.imported').to
 
 
 def start(folder, *arguments, replacements=None):
-    """Starts a grid as its user would, in a copy of the project, in a process group of its own.
-
-    `replacements` are texts in run.py and what is to stand there instead.
-    """
-    copied = ("*.py", "requirements.txt", "support/*.py", "experiments/*.py", "experiments/*.txt")
-    for file in (file for pattern in copied for file in ROOT.glob(pattern)):
-        copy = folder / file.relative_to(ROOT)
-        copy.parent.mkdir(exist_ok=True)
-        shutil.copy(file, copy)
-    for old, new in (replacements or {}).items():
-        source = (folder / "run.py").read_text()
-        assert old in source
-        (folder / "run.py").write_text(source.replace(old, new))
-    return subprocess.Popen(
-        [sys.executable, "-m", "experiments.grid", *arguments],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "RAY_worker_niceness": "0"},  # in no other program's favour
-        start_new_session=True,
-    )
-
-
-def finish(process):
-    """(exit status, standard output, standard error) of a grid."""
-    output, errors = process.communicate(timeout=300)
-    return process.returncode, output, errors
+    """Starts a grid; see `start_experiment`."""
+    return start_experiment("grid", folder, *arguments, replacements=replacements)
 
 
 def steps(folder):
