@@ -6,6 +6,7 @@ from support.options import read_options, start
 # Each of these is an option, too: `python run.py --train-epsilon 0.05` overrides the value here.
 TRAIN_EPSILON = 0.01  # probability of a random action in training
 LEARNING_RATE = 0.001  # step size of the Adam optimizer
+LEARNING_RATE_DECAY = 1.0  # what it is multiplied by at the last step; it falls there linearly
 BATCH_SIZE = 64  # transitions per update
 TARGET_UPDATE_EVERY = 1000  # steps between copies of the weights to the target network
 DISCOUNT_FACTOR_GAMMA = 0.99  # weight of the next state's value
@@ -20,6 +21,7 @@ EVAL_STEPS = 10000  # steps of one evaluation
 EVAL_EPSILON = 0  # probability of a random action in evaluation: fully greedy
 Q_VALIDATION_SIZE = 10000  # observations over which avg_max_q_value is averaged
 HIDDEN_UNITS = 32  # neurons in each hidden layer
+SCALE_OBSERVATIONS = False  # whether the network sees observations scaled to -1 ... 1
 
 # Options are read before TensorFlow is imported, which takes seconds: mistakes are told at once.
 options = read_options(globals())
@@ -36,7 +38,7 @@ from tqdm import tqdm
 
 from loggers import TrainingLog, warn_of_long_episodes
 from replay_buffer import ReplayBuffer
-from support.environments import Replayable, make_env
+from support.environments import Replayable, make_env, scale_and_offset
 from support.errors import check_loss
 from support.snapshots import load_weights, write_snapshot
 from support.training import Training, over_episodes
@@ -59,15 +61,20 @@ def create_model(env):
     Returns:
         Compiled Keras model from observations (batch, observation size) and action masks
         (batch, n actions) to masked Q-values (batch, n actions), all float32.
+
+    Raises:
+        WrongInput: SCALE_OBSERVATIONS, and a part of the observations has no bounds.
     """
     n_actions = int(env.action_space.n)
-    observations = keras.Input(env.observation_space.shape, name="observations_input")
+    inputs = observations = keras.Input(env.observation_space.shape, name="observations_input")
     action_mask = keras.Input((n_actions,), name="action_mask")
+    if SCALE_OBSERVATIONS:
+        observations = keras.layers.Rescaling(*scale_and_offset(env.observation_space))(inputs)
     hidden = keras.layers.Dense(HIDDEN_UNITS, activation="relu")(observations)
     hidden = keras.layers.Dense(HIDDEN_UNITS, activation="relu")(hidden)
     q_values = keras.layers.Dense(n_actions)(hidden)
     filtered_q_values = keras.layers.Multiply()([q_values, action_mask])
-    model = keras.Model([observations, action_mask], filtered_q_values)
+    model = keras.Model([inputs, action_mask], filtered_q_values)
     optimizer = create_optimizer()
     model.compile(optimizer, loss="mean_squared_error")
     optimizer.build(model.trainable_variables)  # now, so that a checkpoint can restore its state
@@ -76,7 +83,14 @@ def create_model(env):
 
 def create_optimizer():
     """The Keras optimizer: Adam, with gradients clipped to norm 1 over all weights together."""
-    return keras.optimizers.Adam(LEARNING_RATE, global_clipnorm=1.0)
+    learning_rate = LEARNING_RATE
+    if LEARNING_RATE_DECAY != 1:
+        learning_rate = keras.optimizers.schedules.PolynomialDecay(
+            LEARNING_RATE,
+            decay_steps=MAX_STEPS - TRAIN_START,
+            end_learning_rate=LEARNING_RATE * LEARNING_RATE_DECAY,
+        )
+    return keras.optimizers.Adam(learning_rate, global_clipnorm=1.0)
 
 
 @compiled

@@ -141,6 +141,28 @@ def why_not_drawn(env):
     return None
 
 
+def scale_and_offset(space):
+    """What maps the bounds of a space to -1 and 1, when an observation is scaled and then shifted.
+
+    Args:
+        space: Gymnasium `Box`.
+
+    Returns:
+        (scale, offset), lists of floats.
+
+    Raises:
+        WrongInput: a part of the space has no bounds.
+    """
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    largest = np.finfo(np.float32).max  # which some environments give in place of infinity
+    unbounded = np.flatnonzero((low <= -largest) | (high >= largest))
+    if unbounded.size:
+        names = " and ".join(f"observation[{i}]" for i in unbounded)
+        raise WrongInput(f"SCALE_OBSERVATIONS needs bounds, but there are none of {names}")
+    scale = 2 / np.where(high > low, high - low, 1)
+    return scale.tolist(), (-scale * (low + high) / 2).tolist()
+
+
 class Checked(gym.Wrapper):
     """Raises `BrokenEnvironment` as soon as it returns something that can't be learned from.
 

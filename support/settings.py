@@ -13,6 +13,7 @@ COUNT = (1, 10**9)
 RANGES = {  # of the constants of run.py; those that a reader adds may have any value of their kind
     "TRAIN_EPSILON": PROBABILITY,
     "LEARNING_RATE": (1e-12, 1e6),
+    "LEARNING_RATE_DECAY": PROBABILITY,
     "BATCH_SIZE": COUNT,
     "TARGET_UPDATE_EVERY": COUNT,
     "DISCOUNT_FACTOR_GAMMA": PROBABILITY,

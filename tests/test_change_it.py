@@ -1,11 +1,9 @@
 """The walkthrough of docs/change-it.md does what it says, step by step."""
 
 import re
-import runpy
 import shlex
 import sys
 
-import numpy as np
 import pytest
 from conftest import ROOT
 
@@ -121,24 +119,3 @@ def test_the_grids_vary_the_constants_of_the_page(heading, name, values, tmp_pat
     runs = grid.parse_args(shlex.split(line)[3:]).runs
     assert len(runs) == 2 * 10
     assert [planned["hyperparameters"][name] for planned in runs[:2]] == values
-
-
-def test_what_may_help_the_last_seeds_does_what_the_page_says(env, tmp_path):
-    (tmp_path / "run.py").write_text((ROOT / "run.py").read_text())
-    exercises = (ROOT / "docs" / "exercises.md").read_text()
-    falling, scaled = [block for language, block in BLOCKS.findall(exercises) if language == "diff"]
-    apply(falling, tmp_path)
-    apply(scaled, tmp_path)
-    changed = runpy.run_path(tmp_path / "run.py")
-    model = changed["create_model"](env)
-
-    rates = []
-    for updates in (0, 99000.5, 198001):  # the first, the middle, the last
-        model.optimizer.iterations.assign(int(updates))
-        rates.append(float(model.optimizer.learning_rate))
-    assert rates == pytest.approx([0.001, 0.000505, 0.00001], rel=1e-3)
-
-    (rescaling,) = [layer for layer in model.layers if layer.name.startswith("rescaling")]
-    space = env.observation_space
-    seen = rescaling(np.stack([space.low, space.high]))
-    assert np.allclose(seen, [[-1, -1], [1, 1]], atol=1e-6)

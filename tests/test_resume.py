@@ -221,6 +221,18 @@ def test_a_finished_run_grows_to_what_a_longer_one_would_be(command, uninterrupt
         assert found[name] == uninterrupted[name], name
 
 
+@pytest.mark.slow
+def test_a_learning_rate_that_falls_goes_on_where_it_was():
+    words = ["--seed", 3, *SETTINGS, "--learning-rate-decay", 0.01, "--scale-observations"]
+    assert finish(start("--name", "x", *words))[0] == 0
+    uninterrupted = content("x-log")
+    os.rename("x-log", "whole-log")
+    assert finish(start("--name", "x", *words, killer=("os", "replace", 9)))[0] == -signal.SIGKILL
+    assert 0 < read_checkpoint("x-log")["run"]["step"] < 3000
+    assert finish(start("--resume", "x-log"))[0] == 0
+    assert content("x-log") == uninterrupted
+
+
 @pytest.fixture
 def stopped(command):
     """A run of 300 of 3,000 steps in x-log."""

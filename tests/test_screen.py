@@ -234,7 +234,10 @@ def change_lesson(tmp_path, monkeypatch):
     "changes",
     [
         {"return loss\n": "return loss * MINE\n"},
-        {"Adam(LEARNING_RATE": "Adam(RATE", "import tqdm\n": "import tqdm\nRATE = 0.01 * MINE\n"},
+        {
+            "te = LEARNING_RATE\n": "te = RATE\n",
+            "import tqdm\n": "import tqdm\nRATE = 0.01 * MINE\n",
+        },
         {"HIDDEN_UNITS, activation": "int(4 * MINE), activation"},
     ],
     ids=["fit_batch", "computed from it", "create_model"],
