@@ -4,11 +4,13 @@
 - literal-port: the article's code on today's Keras, with `model.predict` for every greedy action
   and for the targets, and `model.fit` for the update;
 - on-batch: the same with `predict_on_batch` and `train_on_batch`;
-- Stable-Baselines3: its DQN (PyTorch), whose loss is Huber's and whose other settings are the same.
+- Stable-Baselines3: its DQN (PyTorch), whose loss is Huber's and whose other settings are the same;
+- screen: the compiled loop of experiments.screen, of which there is one on each core.
 
-All train a network of the same size in Mountain Car, on the CPU with their default threads. They
-take turns, each time in a new process. Let the computer do nothing else meanwhile: two threads of
-PyTorch that share a core with other work wait for each other most of the time.
+All train a network of the same size in Mountain Car, on the CPU with their default threads; with
+--hidden-units 256, one of wider layers. They take turns, each time in a new process. Let the
+computer do nothing else meanwhile: two threads of PyTorch that share a core with other work wait
+for each other most of the time.
 
 A learning step acts epsilon-greedily, steps the environment, stores the transition and makes one
 update. The rate is that of the last learning steps of a run, timed from one call of `env.step` to
@@ -36,6 +38,7 @@ import numpy as np
 import pandas as pd
 
 import run
+from experiments.loop import STEPS_PER_CALL, CompiledLoop
 from replay_buffer import ReplayBuffer
 from support.command_line import OneLineParser, number
 from support.errors import plain_errors
@@ -138,7 +141,7 @@ def train_stable_baselines3(env, max_steps):
     agent = DQN(
         "MlpPolicy",
         env,
-        policy_kwargs={"net_arch": [32, 32]},
+        policy_kwargs={"net_arch": [run.HIDDEN_UNITS, run.HIDDEN_UNITS]},
         learning_rate=run.LEARNING_RATE,
         max_grad_norm=1,
         batch_size=run.BATCH_SIZE,
@@ -155,17 +158,34 @@ def train_stable_baselines3(env, max_steps):
     agent.learn(max_steps)
 
 
+def measure_screen(steps):
+    """Learning steps per second of the compiled loop, over so many steps."""
+    times = []
+
+    def is_stopped(step):
+        if step >= run.TRAIN_START + STEPS_PER_CALL:  # after the first call that learns
+            times.append(time.perf_counter())
+        return len(times) > steps / STEPS_PER_CALL
+
+    CompiledLoop(run, "MountainCar-v0").train(0, is_stopped)
+    return (len(times) - 1) * STEPS_PER_CALL / (times[-1] - times[0])
+
+
 CONTENDERS = {  # training function, learning steps timed: a few seconds of each
     "lesson": (train_lesson, 20000),
     "literal-port": (train_port, 50),
     "on-batch": (train_on_batch, 500),
     "Stable-Baselines3": (train_stable_baselines3, 3000),
+    "screen": (None, 60000),
 }
 
 
 def measure(name):
     """Learning steps per second of one of `CONTENDERS`, over the last steps, in this process."""
     train, steps = CONTENDERS[name]
+    if name == "screen":
+        run.EVAL_EVERY = 10**9
+        return measure_screen(steps)
     env = Clock(gym.make("MountainCar-v0"))
     train(env, run.TRAIN_START + steps // 10 + steps)
     return steps / (env.times[-1] - env.times[-1 - steps])
@@ -176,16 +196,24 @@ def main():
     add = parser.add_argument
     add("--rounds", type=number(1, 1000), default=3, help="measurements of each (default: 3)")
     add("--only", choices=CONTENDERS, help="measure one once, in this process")
+    add(
+        "--hidden-units",
+        type=number(1, 4096),
+        default=run.HIDDEN_UNITS,
+        help="neurons in each hidden layer (default: %(default)s)",
+    )
     args = parser.parse_args()
-    if importlib.util.find_spec("stable_baselines3") is None:
-        parser.error("no Stable-Baselines3: pip install -r experiments/speed-requirements.txt")
+    run.HIDDEN_UNITS = args.hidden_units
     if args.only:
         print(measure(args.only))
         return
+    if importlib.util.find_spec("stable_baselines3") is None:
+        parser.error("no Stable-Baselines3: pip install -r experiments/speed-requirements.txt")
 
     rates = {name: [] for name in CONTENDERS}
     for name in list(CONTENDERS) * args.rounds:
-        command = [sys.executable, "-m", "experiments.speed", "--only", name]
+        words = ["--only", name, "--hidden-units", str(args.hidden_units)]
+        command = [sys.executable, "-m", "experiments.speed", *words]
         process = subprocess.run(command, capture_output=True, text=True)
         if process.returncode:
             sys.exit(process.stderr)

@@ -7,7 +7,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from experiments import grid
+from experiments import grid, screen
 from support.checkpoints import read_checkpoint
 from support.options import load_lesson
 
@@ -109,13 +109,21 @@ def test_looking_inside_shows_the_targets_of_eleven_updates(command, tmp_path):
         ("Is it better?", "double", [False, True]),
     ],
 )
-def test_the_grids_vary_the_constants_of_the_page(heading, name, values, tmp_path, monkeypatch):
+def test_the_comparisons_vary_the_constants_of_the_page(
+    heading, name, values, tmp_path, monkeypatch
+):
     (tmp_path / "run.py").write_text((ROOT / "run.py").read_text())
     (diff,) = [block for language, block in BLOCKS.findall(SECTIONS[heading]) if language == "diff"]
     apply(diff, tmp_path)
-    monkeypatch.setattr(grid, "run", load_lesson(tmp_path / "run.py"))
     blocks = [block for language, block in BLOCKS.findall(SECTIONS["Is it better?"])]
-    (line,) = [block for block in blocks if block.startswith("python") and f"--{name}" in block]
-    runs = grid.parse_args(shlex.split(line)[3:]).runs
-    assert len(runs) == 2 * 10
-    assert [planned["hyperparameters"][name] for planned in runs[:2]] == values
+    lines = [line for line in blocks if line.startswith("python") and f"--{name}" in line]
+    assert any("experiments.screen" in line for line in lines)
+    monkeypatch.setattr(screen, "ROOT", tmp_path)
+    for line in lines:
+        program = screen if "experiments.screen" in line else grid
+        monkeypatch.setattr(program, "run", load_lesson(tmp_path / "run.py"))
+        args = program.parse_args(shlex.split(line)[3:])
+        assert len(args.runs) == 2 * 10
+        assert [planned["hyperparameters"][name] for planned in args.runs[:2]] == values
+        if program is screen:
+            screen.check_constants(args)

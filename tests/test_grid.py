@@ -386,7 +386,7 @@ def test_names_show_only_what_varies(tmp_path, monkeypatch):
     ]
 
 
-@pytest.mark.parametrize("module", ["grid", "report", "speed"])
+@pytest.mark.parametrize("module", ["grid", "report", "screen", "speed"])
 def test_a_module_started_as_a_script_says_how_to_start_it(module):
     command = [sys.executable, ROOT / "experiments" / f"{module}.py"]
     result = subprocess.run(command, capture_output=True, text=True)

@@ -25,7 +25,7 @@ import tensorflow as tf
 from conftest import ROOT
 
 import run
-from experiments import grid, mountains
+from experiments import grid, mountains, screen
 from experiments.optimum import discounted
 
 DOCS = ROOT / "docs"
@@ -57,7 +57,7 @@ INSTEAD = [  # of commands that take long, don't end, or need other computers: p
     (r".*run\.py --name first", rf"\g<0> {SHORT}"),
     (r".*run\.py --resume first-log", r"\g<0> --max-steps 720"),
     (r".*run\.py --resume first-log --max-steps.*", r"\g<0> --max-steps 740"),
-    (r"python -m experiments\.grid (.*)", r"python -m grid_options \1"),
+    (r"python -m experiments\.(grid|screen) (.*)", r"python -m \1_options \2"),
     (r".*run\.py.* --eager.*", rf"\g<0> {SHORT} --eval-steps 10 --max-steps 210"),
     (r".*run\.py.*", rf"\g<0> {SHORT}"),
 ]
@@ -133,6 +133,8 @@ def run_python(words):
         try:
             if words[:2] == ["-m", "grid_options"]:  # a grid: only whether it would begin
                 grid.parse_args(words[2:])
+            elif words[:2] == ["-m", "screen_options"]:
+                screen.check_constants(screen.parse_args(words[2:]))
             elif words[0] == "-m":
                 patch.setattr(sys, "argv", words[1:])
                 runpy.run_module(words[1], run_name="__main__", alter_sys=True)
