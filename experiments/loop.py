@@ -64,7 +64,7 @@ class CompiledLoop:
     def compile(self):
         """Makes TensorFlow functions of `take_steps` and `play_steps`.
 
-        What they run through is recorded now; it is compiled when they are called first.
+        They are traced now, and compiled when they are called first.
         """
         count = tf.TensorSpec((), tf.int32)
         state_size = self.rules.draw_starts(np.random.default_rng(), 1).shape[1]
@@ -74,13 +74,16 @@ class CompiledLoop:
         rows = tf.TensorSpec((STEPS_PER_CALL, self.lesson.BATCH_SIZE), tf.int32)
         buffer = tuple(tf.TensorSpec.from_tensor(column) for column in self.empty_buffer())
         total = tf.TensorSpec((), tf.float64)
-        options = {"jit_compile": True, "autograph": False}
-        signature = [count, count, state, count, buffer, actions, starts, rows]
-        self.take_steps = tf.function(self.take_steps, signature, **options)
-        signature = [count, state, count, (total, total, count), actions, starts]
-        self.play_steps = tf.function(self.play_steps, signature, **options)
-        self.graph = self.take_steps.get_concrete_function()
-        self.initial_values = [variable.numpy() for variable in self.graph.variables]
+        returns = (total, total, count)
+        compiled = tf.function(self.take_steps, jit_compile=True, autograph=False)
+        self.take_steps = compiled.get_concrete_function(
+            count, count, state, count, buffer, actions, starts, rows
+        )
+        compiled = tf.function(self.play_steps, jit_compile=True, autograph=False)
+        self.play_steps = compiled.get_concrete_function(
+            count, state, count, returns, actions, starts
+        )
+        self.initial_values = [variable.numpy() for variable in self.take_steps.variables]
 
     def train(self, seed, is_stopped=lambda step: False):
         """Trains a new network: `train` of run.py.
@@ -270,7 +273,7 @@ class CompiledLoop:
 
     def initialize(self, seed):
         """Gives all variables their values at the start of a training."""
-        for variable, value in zip(self.graph.variables, self.initial_values, strict=True):
+        for variable, value in zip(self.take_steps.variables, self.initial_values, strict=True):
             variable.assign(value)
         keras.utils.set_random_seed(seed)
         fresh = self.lesson.create_model(self.env)
@@ -279,7 +282,7 @@ class CompiledLoop:
 
     def definition(self):
         """What is compiled, and the variables' values at the start, in a form to be compared."""
-        graph = self.graph.graph.as_graph_def()
+        graph = self.take_steps.graph.as_graph_def()
         functions = [str(graph.node), *map(str, graph.library.function)]
         # TensorFlow numbers the names of all graphs of a process, as in cond_12 and Call-12.
         unnumbered = [re.sub(r"(?<=[A-Za-z_]{2})[-_]\d+", "", function) for function in functions]

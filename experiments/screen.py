@@ -49,8 +49,8 @@ USES = (
     "What counts here is create_model, predict, fit_batch and the constants of run.py; a change in "
     "train, evaluate, epsilon_greedy_action or ReplayBuffer is for python -m experiments.grid."
 )
-MEMORY = 1.0  # gigabytes that a process takes at most, TensorFlow included
-MAX_LOOPS = 16  # compiled, that a process keeps
+MEMORY = 1.0  # gigabytes that a process takes, TensorFlow included
+MEMORY_PER_SETTING = 0.02  # gigabytes more, for TensorFlow keeps all that it has compiled
 
 
 def parse_args(argv=None):
@@ -143,7 +143,7 @@ def end_with_parent():
     os._exit(1)
 
 
-@functools.lru_cache(MAX_LOOPS)
+@functools.cache
 def make_loop(env_id, *options):
     """The `CompiledLoop` of a setting, given as options of run.py, strings."""
     return CompiledLoop(load_lesson(ROOT / "run.py", options), env_id)
@@ -266,10 +266,20 @@ class Screening:
         return f"{len(self.evaluations)} of {len(self.runs)} done, {len(self.failed)} failed"
 
 
-def count_processes(args):
-    """How many processes there is work, a core and memory for, an int."""
+def share_memory(args):
+    """How many processes there are work, a core and memory for, and how much each takes.
+
+    Args:
+        args: what `parse_args` returned.
+
+    Returns:
+        (processes, gigabytes), an int and a float.
+    """
+    settings = len({planned["setting"] for planned in args.runs})
+    gigabytes = MEMORY + MEMORY_PER_SETTING * (settings - 1)
     free = psutil.virtual_memory().available / GIGABYTE
-    return max(1, min(len(args.runs), args.cores or os.cpu_count(), int(free / MEMORY)))
+    processes = min(len(args.runs), args.cores or os.cpu_count(), int(free / gigabytes))
+    return max(1, processes), gigabytes
 
 
 def main(argv=None):
@@ -282,9 +292,9 @@ def main(argv=None):
     except Exception as error:
         sys.exit(print_error(f"stopped by a mistake: {describe_mistake(error)}", status=1))
     args.folder.mkdir()
-    processes = count_processes(args)
+    processes, gigabytes = share_memory(args)
     count = f"{len(args.runs)} run{'s' if len(args.runs) > 1 else ''}"
-    print(f"{count}, {processes} at a time, each in {MEMORY:g} GB of memory or less", flush=True)
+    print(f"{count}, {processes} at a time, each in {gigabytes:.1f} GB of memory", flush=True)
     screening = Screening(args.runs, processes)
     status = 0
     try:

@@ -356,10 +356,10 @@ def test_no_process_stays_when_the_screen_is_killed(tmp_path):
 
 def test_memory_bounds_the_number_of_processes(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    args = screen.parse_args(["--name", "m", "--seeds", "30"])
+    args = screen.parse_args(["--name", "m", "--seeds", "30", "--hidden-units", "8", "16"])
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     free = screen.psutil.virtual_memory()._replace(available=3.5 * 1024**3)
     monkeypatch.setattr(screen.psutil, "virtual_memory", lambda: free)
-    assert screen.count_processes(args) == 3
+    assert screen.share_memory(args) == (3, pytest.approx(1.02))
     args.cores = 2
-    assert screen.count_processes(args) == 2
+    assert screen.share_memory(args)[0] == 2
