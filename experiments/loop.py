@@ -277,7 +277,8 @@ class CompiledLoop:
             variable.assign(value)
         keras.utils.set_random_seed(seed)
         fresh = self.lesson.create_model(self.env)
-        self.model.set_weights(fresh.get_weights())
+        for variable, value in zip(self.model.variables, fresh.variables, strict=True):
+            variable.assign(value)  # weights, and what layers such as Dropout draw with
         self.target_model.set_weights(fresh.get_weights())
 
     def definition(self):

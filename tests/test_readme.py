@@ -331,14 +331,6 @@ def fell(setting, from_, to):
     return ((returns.cummax().shift() > from_) & (returns <= to)).any()
 
 
-def highest_ends(setting):
-    """avg_max_q_value at the end of the four runs where it is highest, in ascending order."""
-    last = q_values(setting).iloc[-1].sort_values()[-4:]
-    assert (curves(setting).iloc[-1][last.index] == -200).all()
-    assert np.count_nonzero(curves(setting).iloc[-1] == -200) == len(last)
-    return list(last)
-
-
 def above_zero(setting):
     """Highest avg_max_q_value of each run in which it is above 0, in ascending order."""
     highest = q_values(setting).max().sort_values()
@@ -441,7 +433,6 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
     ("down to {:.0f} after 140,000 steps", lambda: [medians("fresh_article").min()]),
     ("The others turn, at {:.0f} in the median", lambda: [medians("endless").min()]),
     ("follow it to the end, at {:.0f}]", lambda: [medians("no_flag_endless").iloc[-1]]),
-    ("at {:.0f}, {:.0f}, {:.0f} and {:.0f}, belong", lambda: highest_ends("fresh_article")),
     # docs/exercises.md
     (
         "below -90 at step 20,000 in {} of ten",
