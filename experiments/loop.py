@@ -16,8 +16,9 @@ import numpy as np
 import tensorflow as tf
 
 from experiments.rules import RULES
+from replay_buffer import ReplayBuffer
 from support.environments import make_env
-from support.errors import check_loss, check_memory
+from support.errors import WrongInput, check_loss, check_memory
 
 STEPS_PER_CALL = 2000  # of the compiled loop; in between, Python shows the progress, and may stop
 CONSTANTS = (  # of run.py that have their meaning here; others may have one in its functions
@@ -37,17 +38,23 @@ CONSTANTS = (  # of run.py that have their meaning here; others may have one in 
 class CompiledLoop:
     """Trains with the constants and functions of a lesson, one seed after the other.
 
-    Its first training takes a second longer, in which it is compiled.
-
     Args:
         lesson: run.py, loaded by `load_lesson` with the options of a setting.
         env_id: one of `RULES`.
 
     Raises:
-        WrongInput: the replay buffer would need more memory than is free.
+        WrongInput: the lesson's functions are not @compiled, the observations can't be scaled, or
+            the replay buffer would need more memory than is free.
     """
 
     def __init__(self, lesson, env_id):
+        for function in (lesson.predict, lesson.fit_batch):
+            if not hasattr(function, "__wrapped__"):
+                raise WrongInput(
+                    f"{function.__name__} is not @compiled, so that run.py runs it line by line, "
+                    "which this loop can't; put @compiled above it, or use "
+                    "python -m experiments.grid"
+                )
         self.lesson = lesson
         self.env = make_env(env_id)
         self.rules = RULES[env_id](self.env)
@@ -59,13 +66,26 @@ class CompiledLoop:
         keras.utils.set_random_seed(0)
         self.model = lesson.create_model(self.env)
         self.target_model = keras.models.clone_model(self.model)
-        self.compile()
 
     def compile(self):
-        """Makes TensorFlow functions of `take_steps` and `play_steps`.
+        """Makes TensorFlow functions of `take_steps` and `play_steps`; returns the loop itself.
 
         They are traced now, and compiled when they are called first.
+
+        Raises:
+            TypeError: `fit_batch` doesn't return a number.
         """
+        try:
+            self.trace()
+        except Exception:
+            self.check_update()  # says more plainly what is wrong
+            raise
+        self.initial_values = [variable.numpy() for variable in self.take_steps.variables]
+        self.check_update()
+        return self
+
+    def trace(self):
+        """Replaces `take_steps` and `play_steps` by what is compiled."""
         count = tf.TensorSpec((), tf.int32)
         state_size = self.rules.draw_starts(np.random.default_rng(), 1).shape[1]
         state = tf.TensorSpec((state_size,), tf.float64)
@@ -74,16 +94,32 @@ class CompiledLoop:
         rows = tf.TensorSpec((STEPS_PER_CALL, self.lesson.BATCH_SIZE), tf.int32)
         buffer = tuple(tf.TensorSpec.from_tensor(column) for column in self.empty_buffer())
         total = tf.TensorSpec((), tf.float64)
-        returns = (total, total, count)
         compiled = tf.function(self.take_steps, jit_compile=True, autograph=False)
         self.take_steps = compiled.get_concrete_function(
             count, count, state, count, buffer, actions, starts, rows
         )
         compiled = tf.function(self.play_steps, jit_compile=True, autograph=False)
         self.play_steps = compiled.get_concrete_function(
-            count, state, count, returns, actions, starts
+            count, state, count, (total, total, count), actions, starts
         )
-        self.initial_values = [variable.numpy() for variable in self.take_steps.variables]
+
+    def check_update(self):
+        """Makes an update outside of the loop, where TensorFlow says more of what is wrong.
+
+        XLA doesn't notice an index that is too large, for example.
+        """
+        replay_buffer = ReplayBuffer(1000, self.env.observation_space, seed=0)
+        observation, _ = self.env.reset(seed=0)
+        for step in range(1000):
+            action = step % self.env.action_space.n
+            next_observation, reward, terminated, truncated, _ = self.env.step(action)
+            done = terminated or truncated
+            replay_buffer.add(observation, action, reward, next_observation, done)
+            observation = self.env.reset()[0] if done else next_observation
+        batch = replay_buffer.sample(self.lesson.BATCH_SIZE)
+        loss = self.lesson.fit_batch(self.env, self.model, self.target_model, batch)
+        if np.ndim(loss) or not isinstance(loss, (float, np.floating)):
+            raise TypeError(f"fit_batch has to return the loss, a number, not {loss!r}")
 
     def train(self, seed, is_stopped=lambda step: False):
         """Trains a new network: `train` of run.py.
@@ -185,7 +221,8 @@ class CompiledLoop:
         def learn(step, buffer, rows):
             tf.cond(step % lesson.TARGET_UPDATE_EVERY == 0, copy_weights, lambda: 0)
             batch = tuple([tf.gather(column, rows) for column in buffer])
-            return lesson.fit_batch(self.env, self.model, self.target_model, batch)
+            loss = lesson.fit_batch(self.env, self.model, self.target_model, batch)
+            return tf.cast(loss, tf.float32)
 
         def take_step(i, loss, state, age, buffer):
             step = first_step + i

@@ -3,11 +3,12 @@
 import itertools
 import json
 import os
+import re
 import textwrap
 from pathlib import Path
 
 from support.command_line import SEED, number
-from support.errors import ROOT, WrongInput, describe, own_frames
+from support.errors import ROOT, WrongInput, own_frames
 from support.files import check_name
 from support.options import ENV, fit_validation_size, with_version
 from support.settings import add_settings, as_option, check_recorded
@@ -136,9 +137,10 @@ def describe_mistake(error):
     folders = {ROOT / "support", ROOT / "experiments"}
     frames = own_frames(error.__traceback__)
     frames = [frame for frame in frames if Path(frame.filename).parent not in folders]
-    if not frames:
-        return describe(error)
-    message = f"{type(error).__name__}: {error}".removesuffix(": ")
+    message = re.sub(r"\{\{.*?\}\} ?", "", str(error))  # with which TensorFlow names its nodes
+    message = f"{type(error).__name__}: {message}".removesuffix(": ")
     message = textwrap.shorten(message, MAX_MESSAGE, placeholder=" ...")
-    place = f"{os.path.basename(frames[-1].filename)}, line {frames[-1].lineno}"
-    return "; ".join([f"{message} ({place}: {frames[-1].line})", *getattr(error, "__notes__", ())])
+    if frames:
+        file = os.path.basename(frames[-1].filename)
+        message += f" ({file}, line {frames[-1].lineno}: {frames[-1].line})"
+    return "; ".join([message, *getattr(error, "__notes__", ())])

@@ -18,17 +18,18 @@ if not __package__:
 import support.fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps TensorFlow quiet)
 
 import contextlib
-import functools
 import io
 import multiprocessing
 import os
 import re
 import shutil
 import signal
+import tempfile
 import threading
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import ClassVar
 
 import keras
 import psutil
@@ -92,48 +93,66 @@ def parse_args(argv=None):
     return args
 
 
-def check_constants(args):
-    """Raises `WrongInput` if an option would change nothing, as what it sets isn't used here.
+def check_settings(args):
+    """Checks what can be known before anything is trained.
 
     Args:
         args: what `parse_args` returned.
+
+    Raises:
+        WrongInput: a setting is impossible, or an option would change nothing, as what it sets
+            isn't used here.
     """
-    planned = args.runs[0]
+    plans = {planned["setting"]: planned for planned in args.runs}.values()
+    for planned in plans:
+        make_loop(planned)
     for setting in run.options.constants:
-        values = getattr(args, setting.constant) or []
-        others = [value for value in values if value != setting.default]
-        if setting.constant in CONSTANTS or not others:
+        if getattr(args, setting.constant) is None or setting.constant in CONSTANTS:
             continue
-        definitions = []
-        for value in (setting.default, others[0]):
-            hyperparameters = {**planned["hyperparameters"], setting.name: value}
-            keras.utils.clear_session()  # which also numbers layers from 1 again
-            options = as_options({**planned, "hyperparameters": hyperparameters})
-            lesson = load_lesson(ROOT / "run.py", options)
-            definitions.append(CompiledLoop(lesson, planned["env"]).definition())
-        if definitions[0] == definitions[1]:
+        pairs = []
+        for planned in plans:
+            default = {**planned["hyperparameters"], setting.name: setting.default}
+            if default != planned["hyperparameters"]:
+                pairs.append((planned, {**planned, "hyperparameters": default}))
+        if pairs and all(definition(one) == definition(other) for one, other in pairs):
             raise WrongInput(
-                f"{setting.option} would change nothing here, for {setting.constant} is used "
-                "neither in create_model nor in predict nor in fit_batch; if it is used in train, "
-                "compare with python -m experiments.grid"
+                f"{setting.option} would change nothing here: {setting.constant} makes no "
+                "difference to create_model, predict and fit_batch; if train uses it, compare with "
+                "python -m experiments.grid"
             )
+
+
+def make_loop(planned):
+    """The `CompiledLoop` of one of `list_runs`, not compiled yet."""
+    lesson = load_lesson(Shared.lesson, as_options(planned))
+    return CompiledLoop(lesson, planned["env"])
+
+
+def definition(planned):
+    """What would be compiled for one of `list_runs`, to be compared."""
+    keras.utils.clear_session()  # so that layers are numbered from 1 each time
+    return make_loop(planned).compile().definition()
 
 
 class Shared:
     """What the processes share with the one that has started them.
 
     Attributes:
+        lesson: path of the lesson.
         steps: array with the number of steps that each run has taken.
         is_stopped: value that is true when they are to stop.
+        loops: dict of the loops that this process has compiled, by their options.
     """
 
+    lesson = ROOT / "run.py"
     steps = None
     is_stopped = None
+    loops: ClassVar = {}
 
     @classmethod
-    def set(cls, steps, is_stopped):
-        """Sets both, in a new process, which ends when the one that has started it is killed."""
-        cls.steps, cls.is_stopped = steps, is_stopped
+    def set(cls, lesson, steps, is_stopped):
+        """Sets them in a new process, which ends when the one that has started it is killed."""
+        cls.lesson, cls.steps, cls.is_stopped = lesson, steps, is_stopped
         threading.Thread(target=end_with_parent, daemon=True).start()
 
 
@@ -141,12 +160,6 @@ def end_with_parent():
     """Waits until the parent process has ended, and ends this one then."""
     multiprocessing.parent_process().join()
     os._exit(1)
-
-
-@functools.cache
-def make_loop(env_id, *options):
-    """The `CompiledLoop` of a setting, given as options of run.py, strings."""
-    return CompiledLoop(load_lesson(ROOT / "run.py", options), env_id)
 
 
 def train_one(number, planned):
@@ -167,8 +180,10 @@ def train_one(number, planned):
 
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            loop = make_loop(planned["env"], *as_options(planned))
-            return loop.train(planned["seed"], is_stopped), None, False
+            options = tuple(as_options(planned))
+            if options not in Shared.loops:
+                Shared.loops[options] = make_loop(planned).compile()
+            return Shared.loops[options].train(planned["seed"], is_stopped), None, False
     except (Diverged, WrongInput) as error:
         return None, str(error), False
     except tf.errors.OpError as error:
@@ -210,13 +225,14 @@ class Screening:
         self.is_mistaken = False
 
     def train(self):
-        """Trains until all runs have ended; or until Ctrl-C, which raises `KeyboardInterrupt`."""
+        """Trains until all runs have ended, or Ctrl-C or SIGTERM stops it."""
         context = multiprocessing.get_context("spawn")
         steps = context.Array("q", len(self.runs), lock=False)
         is_stopped = context.Value("b", False, lock=False)
         # TensorFlow reads these when it is imported: each process has one core.
         os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
-        pool = ProcessPoolExecutor(self.cores, context, Shared.set, (steps, is_stopped))
+        shared = Shared.lesson, steps, is_stopped
+        pool = ProcessPoolExecutor(self.cores, context, Shared.set, shared)
         bar = tqdm(
             total=sum(planned["hyperparameters"]["max_steps"] for planned in self.runs),
             unit=" steps",
@@ -224,16 +240,17 @@ class Screening:
             disable=None,  # where standard error is not a terminal
             dynamic_ncols=True,
         )
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for this process alone
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # in the processes, which inherit it
         futures = {
             pool.submit(train_one, number, planned): planned
             for number, planned in enumerate(self.runs)
         }
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        # An exception would leave locks of the pool behind, so Ctrl-C only sets a value.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: setattr(is_stopped, "value", True))
         left = set(futures)
         try:
-            while left and not self.is_mistaken:
+            while left and not is_stopped.value:
                 done, left = wait(left, timeout=0.5, return_when=FIRST_COMPLETED)
                 for future in done:
                     self.take(futures[future]["name"], *future.result())
@@ -241,6 +258,9 @@ class Screening:
                         print(self.text(), flush=True)
                 bar.set_description(self.text(), refresh=False)
                 bar.update(sum(steps) - bar.n)
+                is_stopped.value |= self.is_mistaken
+            if left:
+                tqdm.write("Stopping")
         finally:
             is_stopped.value = True
             bar.close()
@@ -249,12 +269,15 @@ class Screening:
     def take(self, name, evaluations, failed, is_mistake):
         """Takes note of the end of a run; says so if it has failed, and none has for this reason.
 
+        A run that was stopped has neither evaluations nor failed.
+
         Args:
             name: of the run.
             evaluations, failed, is_mistake: what `train_one` returned.
         """
         if failed is None:
-            self.evaluations[name] = evaluations
+            if evaluations is not None:
+                self.evaluations[name] = evaluations
             return
         if failed not in self.failed.values():
             tqdm.write(f"failed: {name}: {failed}")
@@ -285,13 +308,25 @@ def share_memory(args):
 def main(argv=None):
     args = parse_args(argv)
     print(USES, flush=True)
-    try:
-        check_constants(args)
-    except WrongInput:
-        raise
-    except Exception as error:
-        sys.exit(print_error(f"stopped by a mistake: {describe_mistake(error)}", status=1))
-    args.folder.mkdir()
+    with tempfile.TemporaryDirectory() as folder:
+        Shared.lesson = Path(folder, "run.py")  # a copy, for the reader may go on changing it
+        shutil.copy(ROOT / "run.py", Shared.lesson)
+        try:
+            check_settings(args)
+        except WrongInput:
+            raise
+        except Exception as error:
+            sys.exit(print_error(f"stopped by a mistake: {describe_mistake(error)}", status=1))
+        args.folder.mkdir()
+        try:
+            sys.exit(compare(args))
+        finally:
+            with contextlib.suppress(OSError):  # unless there are results
+                args.folder.rmdir()
+
+
+def compare(args):
+    """Trains all runs and writes their results; returns the exit status."""
     processes, gigabytes = share_memory(args)
     count = f"{len(args.runs)} run{'s' if len(args.runs) > 1 else ''}"
     print(f"{count}, {processes} at a time, each in {gigabytes:.1f} GB of memory", flush=True)
@@ -299,27 +334,26 @@ def main(argv=None):
     status = 0
     try:
         screening.train()
-    except KeyboardInterrupt:
-        status = 130
     except BrokenProcessPool:
         message = "a process was killed, perhaps for lack of memory; try it with fewer --cores"
         status = print_error(message, status=1)
     if screening.is_mistaken:
-        status = print_error("stopped by a mistake in the code", status=1)
+        return print_error("stopped by a mistake in the code", status=1)
     rows = []
     for planned in args.runs:
         name = planned["name"]
         if name in screening.evaluations:
             rows += report.run_rows(planned, screening.evaluations[name])
-        elif name in screening.failed and not screening.is_mistaken:
+        elif name in screening.failed:
             rows += report.run_rows(planned, (), screening.failed[name])
     if rows:
         report.write_results(report.frame(rows), args.folder, args.format)
-    else:
-        shutil.rmtree(args.folder)
-    if status == 130:
+    if any((evaluations[:, -1] == 0).any() for evaluations in screening.evaluations.values()):
+        print("In some evaluations, no episode ended within EVAL_STEPS: raise it.")
+    if len(screening.evaluations) + len(screening.failed) < len(args.runs) and status == 0:
         print(f"Stopped. {len(screening.evaluations)} of {count} had finished.")
-    sys.exit(status)
+        status = 130
+    return status
 
 
 if __name__ == "__main__":

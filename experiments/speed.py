@@ -167,7 +167,7 @@ def measure_screen(steps):
             times.append(time.perf_counter())
         return len(times) > steps / STEPS_PER_CALL
 
-    CompiledLoop(run, "MountainCar-v0").train(0, is_stopped)
+    CompiledLoop(run, "MountainCar-v0").compile().train(0, is_stopped)
     return (len(times) - 1) * STEPS_PER_CALL / (times[-1] - times[0])
 
 

@@ -118,7 +118,7 @@ def test_the_comparisons_vary_the_constants_of_the_page(
     blocks = [block for language, block in BLOCKS.findall(SECTIONS["Is it better?"])]
     lines = [line for line in blocks if line.startswith("python") and f"--{name}" in line]
     assert any("experiments.screen" in line for line in lines)
-    monkeypatch.setattr(screen, "ROOT", tmp_path)
+    monkeypatch.setattr(screen.Shared, "lesson", tmp_path / "run.py")
     for line in lines:
         program = screen if "experiments.screen" in line else grid
         monkeypatch.setattr(program, "run", load_lesson(tmp_path / "run.py"))
@@ -126,4 +126,4 @@ def test_the_comparisons_vary_the_constants_of_the_page(
         assert len(args.runs) == 2 * 10
         assert [planned["hyperparameters"][name] for planned in args.runs[:2]] == values
         if program is screen:
-            screen.check_constants(args)
+            screen.check_settings(args)

@@ -134,7 +134,7 @@ def run_python(words):
             if words[:2] == ["-m", "grid_options"]:  # a grid: only whether it would begin
                 grid.parse_args(words[2:])
             elif words[:2] == ["-m", "screen_options"]:
-                screen.check_constants(screen.parse_args(words[2:]))
+                screen.check_settings(screen.parse_args(words[2:]))
             elif words[0] == "-m":
                 patch.setattr(sys, "argv", words[1:])
                 runpy.run_module(words[1], run_name="__main__", alter_sys=True)

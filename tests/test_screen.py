@@ -26,7 +26,7 @@ MINE = {"HIDDEN_UNITS = 32  #": "MINE = 1.0  # mine\nHIDDEN_UNITS = 4  #"}
 
 def make_loop(words="", env_id="MountainCar-v0"):
     """A `CompiledLoop` of run.py with options."""
-    return CompiledLoop(load_lesson(ROOT / "run.py", words.split()), env_id)
+    return CompiledLoop(load_lesson(ROOT / "run.py", words.split()), env_id).compile()
 
 
 def take_steps(loop, n, seed=0):
@@ -198,10 +198,12 @@ def test_it_learns():
     [
         ("", "--name NAME is missing"),
         ("--name x --env Pendulum-v1", "python -m experiments.grid trains in any environment"),
-        ("--name x --log-every 10", "--log-every would change nothing here, for LOG_EVERY"),
+        ("--name x --log-every 10", "--log-every would change nothing here: LOG_EVERY"),
         ("--name x --hidden-units 0", "--hidden-units"),
         ("--name ../x", "--name"),
         ("--name there", "there-screen exists"),
+        ("--name x --max-steps 1000", "MAX_STEPS 1000 must be greater than TRAIN_START 2000"),
+        ("--name x --replay-buffer-size 900000000", "REPLAY_BUFFER_SIZE 900000000 would need"),
     ],
 )
 def test_wrong_input_creates_nothing(words, message, tmp_path, monkeypatch, capsys):
@@ -211,6 +213,17 @@ def test_wrong_input_creates_nothing(words, message, tmp_path, monkeypatch, caps
     errors = capsys.readouterr().err
     assert message in errors and len(errors.splitlines()) == 1
     assert os.listdir() == ["there-screen"]
+
+
+def test_each_seed_has_its_own_random_numbers_in_the_network_too(change_lesson):
+    dropout = "    hidden = keras.layers.Dropout(0.5)(hidden)\n"
+    change_lesson({"    q_values = keras": f"{dropout}    q_values = keras"})
+    loop = CompiledLoop(screen.run, "MountainCar-v0").compile()
+    states = []
+    for seed in (1, 2, 1):
+        loop.initialize(seed)
+        states.append([v.numpy().tolist() for v in loop.model.variables if "seed" in v.name])
+    assert states[0] and states[0] == states[2] != states[1]
 
 
 @pytest.fixture
@@ -225,6 +238,8 @@ def change_lesson(tmp_path, monkeypatch):
         (tmp_path / "run.py").write_text(source)
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(screen, "ROOT", tmp_path)
+        monkeypatch.setattr(screen.Shared, "lesson", tmp_path / "run.py")
+        monkeypatch.setattr(screen.Shared, "loops", {})
         monkeypatch.setattr(screen, "run", load_lesson(tmp_path / "run.py"))
 
     return change
@@ -244,21 +259,34 @@ def change_lesson(tmp_path, monkeypatch):
 )
 def test_a_constant_of_ones_own_acts(changes, change_lesson):
     change_lesson(MINE | changes)
-    screen.check_constants(screen.parse_args(["--name", "m", "--mine", "1", "0.5"]))
+    screen.check_settings(screen.parse_args(["--name", "m", "--mine", "1", "0.5"]))
+
+
+def test_a_constant_that_acts_with_another_one_acts(change_lesson):
+    change_lesson(
+        {
+            "HIDDEN_UNITS = 32  #": 'MINE = 1.0\nKIND = "none"\nHIDDEN_UNITS = 4  #',
+            "return loss\n": "return loss * MINE if KIND == 'mine' else loss\n",
+        }
+    )
+    for words in ("--mine 0.5 2 --kind none mine", "--kind other mine"):
+        screen.check_settings(screen.parse_args(["--name", "m", *words.split()]))
 
 
 @pytest.mark.parametrize(
     ("changes", "status", "message"),
     [
-        ({}, 2, "MINE is used neither in create_model nor in predict nor in fit_batch"),
+        ({}, 2, "MINE makes no difference to create_model, predict and fit_batch"),
         (
             {"        done = term": "        reward *= MINE\n        done = term"},
             2,
-            "if it is used in train, compare with python -m experiments.grid",
+            "if train uses it, compare with python -m experiments.grid",
         ),
         ({"return loss\n": "return lost\n"}, 1, "name 'lost' is not defined (run.py, line"),
+        ({"@compiled\ndef fit": "def fit"}, 2, "fit_batch is not @compiled, so that run.py runs"),
+        ({"return loss\n": "return loss, 1\n"}, 1, "has to return the loss, a number, not (np.f"),
     ],
-    ids=["nowhere", "train", "mistake"],
+    ids=["nowhere", "train", "mistake", "not compiled", "wrong result"],
 )
 def test_a_constant_that_would_do_nothing_is_refused(
     changes, status, message, change_lesson, tmp_path, capsys
@@ -280,13 +308,22 @@ def test_a_constant_that_would_do_nothing_is_refused(
 )
 def test_a_mistake_in_fit_batch_is_told_with_its_line(line, message, change_lesson, tmp_path):
     change_lesson({"    return loss\n": f"    {line}\n    return loss\n"})
-    screen.make_loop.cache_clear()
     (planned,) = screen.parse_args(["--name", "m", "--seeds", "1"]).runs
     evaluations, failed, is_mistake = screen.train_one(0, planned)
     assert evaluations is None and is_mistake
     number = (tmp_path / "run.py").read_text().splitlines().index(f"    {line}") + 1
     assert message in failed and f"run.py, line {number}" in failed
-    assert len(failed) < 350
+    assert len(failed) < 450
+
+
+def test_what_xla_would_not_notice_is_a_mistake(change_lesson):
+    change_lesson(
+        {"    return loss\n": "    tf.debugging.assert_less(loss, -1.0)\n    return loss\n"}
+    )
+    (planned,) = screen.parse_args(["--name", "m", "--seeds", "1"]).runs
+    _, failed, is_mistake = screen.train_one(0, planned)
+    assert is_mistake and failed.startswith("InvalidArgumentError: assertion failed: [Condition")
+    assert failed.endswith("run with --eager to see it.")
 
 
 @pytest.mark.slow
@@ -314,7 +351,7 @@ def test_a_screen_ends_with_the_tables_of_a_grid(tmp_path):
     assert len(results) == 4 * 3
     assert {*results["seed"]} == {5, 6} and {*results["env"]} == {"CartPole-v1"}
     lesson = load_lesson(ROOT / "run.py", [*SHORT.split(), "--train-epsilon", "0.1"])
-    expected = CompiledLoop(lesson, "CartPole-v1").train(6)
+    expected = CompiledLoop(lesson, "CartPole-v1").compile().train(6)
     one = results[(results["seed"] == 6) & (results["train_epsilon"] == 0.1)]
     columns = ["step", "return", "avg_max_q_value", "episodes"]
     np.testing.assert_allclose(one[columns], expected[:, [0, 1, 2, 4]], rtol=1e-4)
@@ -327,6 +364,8 @@ def test_a_signal_ends_with_what_is_finished(number, tmp_path):
     process = start_experiment("screen", tmp_path, *words.split())
     read_until("2 of 500 done", process)
     os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+    read_until("Stopping", process)
+    process.send_signal(signal.SIGINT)  # impatience does no harm
     status, output, errors = finish(process)
     assert (status, errors) == (130, "")
     finished = pd.read_csv(tmp_path / "m-screen" / "results.csv")["seed"].nunique()
