@@ -499,4 +499,4 @@ def test_a_damaged_grid_is_one_line_and_changes_nothing(change, tmp_path, monkey
 
 def test_a_constant_named_as_a_column_of_the_results_is_refused():
     with pytest.raises(WrongInput, match="STEP can't be the name of a constant, for step is a col"):
-        grid.check_names([Setting("STEP", 1, "")])
+        report.check_names([Setting("STEP", 1, "")])
