@@ -320,8 +320,8 @@ class CompiledLoop:
 
     def definition(self):
         """What is compiled, and the variables' values at the start, in a form to be compared."""
-        graph = self.take_steps.graph.as_graph_def()
-        functions = [str(graph.node), *map(str, graph.library.function)]
+        text, _, _ = str(self.take_steps.graph.as_graph_def()).partition("\nversions {")
+        functions = [part.rstrip("}\n") for part in text.split("\n  function {")]
         # TensorFlow numbers the names of all graphs of a process, as in cond_12 and Call-12.
         unnumbered = [re.sub(r"(?<=[A-Za-z_]{2})[-_]\d+", "", function) for function in functions]
         return sorted(unnumbered), sorted(value.tobytes() for value in self.initial_values)
