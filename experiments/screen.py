@@ -6,7 +6,8 @@ It trains with the constants, `create_model`, `predict` and `fit_batch` of run.p
 changed them, but in a compiled loop of its own (experiments/loop.py), which is many times as fast.
 So a change in `train`, `evaluate`, `epsilon_greedy_action` or ReplayBuffer is for
 experiments.grid, as are other environments. Its random numbers are not those of run.py: the same
-seed gives another run, of the same kind. Tables and plot are those of a grid, in NAME-screen.
+seed gives another run, of the same kind. Tables and plot are those of a grid, in NAME-screen, beside
+the last network of each run.
 """
 
 import sys
@@ -45,6 +46,7 @@ from support.command_line import OneLineParser
 from support.errors import GIGABYTE, ROOT, Diverged, WrongInput, plain_errors, print_error
 from support.files import check_name
 from support.options import load_lesson
+from support.snapshots import write_snapshot
 
 USES = (
     "What counts here is create_model, predict, fit_batch and the constants of run.py; a change in "
@@ -141,18 +143,20 @@ class Shared:
         lesson: path of the lesson.
         steps: array with the number of steps that each run has taken.
         is_stopped: value that is true when they are to stop.
+        folder: directory for the networks.
         loops: dict of the loops that this process has compiled, by their options.
     """
 
     lesson = ROOT / "run.py"
     steps = None
     is_stopped = None
+    folder = None
     loops: ClassVar = {}
 
     @classmethod
-    def set(cls, lesson, steps, is_stopped):
+    def set(cls, lesson, steps, is_stopped, folder):
         """Sets them in a new process, which ends when the one that has started it is killed."""
-        cls.lesson, cls.steps, cls.is_stopped = lesson, steps, is_stopped
+        cls.lesson, cls.steps, cls.is_stopped, cls.folder = lesson, steps, is_stopped, folder
         threading.Thread(target=end_with_parent, daemon=True).start()
 
 
@@ -163,7 +167,7 @@ def end_with_parent():
 
 
 def train_one(number, planned):
-    """Trains a run in a process of its own.
+    """Trains a run in a process of its own, and saves its last network.
 
     Args:
         number: its place in `Shared.steps`.
@@ -183,13 +187,24 @@ def train_one(number, planned):
             options = tuple(as_options(planned))
             if options not in Shared.loops:
                 Shared.loops[options] = make_loop(planned).compile()
-            return Shared.loops[options].train(planned["seed"], is_stopped), None, False
+            loop = Shared.loops[options]
+            evaluations = loop.train(planned["seed"], is_stopped)
+            if evaluations is not None:
+                save_model(loop, planned)
+            return evaluations, None, False
     except (Diverged, WrongInput) as error:
         return None, str(error), False
     except tf.errors.OpError as error:
         return None, describe_operation(error), True
     except Exception as error:
         return None, describe_mistake(error), True
+
+
+def save_model(loop, planned):
+    """Saves the network of a run that has ended, as run.py would name it."""
+    filename = Shared.folder / f"{planned['name']}-{loop.lesson.MAX_STEPS}.h5"
+    settings = {**loop.lesson.options.settings, "seed": planned["seed"]}
+    write_snapshot(filename, loop.model, settings)
 
 
 def describe_operation(error):
@@ -210,6 +225,7 @@ class Screening:
     Args:
         runs: list that `list_runs` returned.
         cores: how many processes there are at most.
+        folder: directory in which their last networks are saved.
 
     Attributes:
         evaluations: dict from the names of the runs that are finished to their evaluations.
@@ -217,9 +233,10 @@ class Screening:
         is_mistaken: whether one of them is a mistake in the code, which stops the others.
     """
 
-    def __init__(self, runs, cores):
+    def __init__(self, runs, cores, folder):
         self.runs = runs
         self.cores = cores
+        self.folder = folder
         self.evaluations = {}
         self.failed = {}
         self.is_mistaken = False
@@ -231,7 +248,7 @@ class Screening:
         is_stopped = context.Value("b", False, lock=False)
         # TensorFlow reads these when it is imported: each process has one core.
         os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
-        shared = Shared.lesson, steps, is_stopped
+        shared = Shared.lesson, steps, is_stopped, self.folder
         pool = ProcessPoolExecutor(self.cores, context, Shared.set, shared)
         bar = tqdm(
             total=sum(planned["hyperparameters"]["max_steps"] for planned in self.runs),
@@ -321,8 +338,8 @@ def main(argv=None):
         try:
             sys.exit(compare(args))
         finally:
-            with contextlib.suppress(OSError):  # unless there are results
-                args.folder.rmdir()
+            if not (args.folder / "results.csv").exists():
+                shutil.rmtree(args.folder)
 
 
 def compare(args):
@@ -330,7 +347,7 @@ def compare(args):
     processes, gigabytes = share_memory(args)
     count = f"{len(args.runs)} run{'s' if len(args.runs) > 1 else ''}"
     print(f"{count}, {processes} at a time, each in {gigabytes:.1f} GB of memory", flush=True)
-    screening = Screening(args.runs, processes)
+    screening = Screening(args.runs, processes, args.folder)
     status = 0
     try:
         screening.train()

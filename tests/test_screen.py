@@ -17,6 +17,7 @@ from experiments.loop import STEPS_PER_CALL, CompiledLoop
 from experiments.rules import RULES
 from support.errors import Diverged
 from support.options import load_lesson
+from support.snapshots import read_snapshot
 
 SHORT = (
     "--max-steps 900 --train-start 100 --q-validation-size 150 --eval-every 300 --eval-steps 600"
@@ -346,15 +347,22 @@ def test_a_screen_ends_with_the_tables_of_a_grid(tmp_path):
     assert "4 runs, " in output and "GB of memory" in output
     assert "train_epsilon=1.0" in output and "P(better)" in output
     folder = tmp_path / "m-screen"
-    assert {*os.listdir(folder)} == {"results.csv", "summary.csv", "curves.png"}
+    snapshots = {f"train_epsilon={x},seed={seed}-900.h5" for x in (0.1, 1.0) for seed in (5, 6)}
+    assert {*os.listdir(folder)} == {"results.csv", "summary.csv", "curves.png", *snapshots}
     results = pd.read_csv(folder / "results.csv")
     assert len(results) == 4 * 3
     assert {*results["seed"]} == {5, 6} and {*results["env"]} == {"CartPole-v1"}
-    lesson = load_lesson(ROOT / "run.py", [*SHORT.split(), "--train-epsilon", "0.1"])
-    expected = CompiledLoop(lesson, "CartPole-v1").compile().train(6)
+    one_setting = f"--train-epsilon 0.1 --env CartPole {SHORT}"
+    lesson = load_lesson(ROOT / "run.py", one_setting.split())
+    loop = CompiledLoop(lesson, "CartPole-v1").compile()
+    expected = loop.train(6)
     one = results[(results["seed"] == 6) & (results["train_epsilon"] == 0.1)]
     columns = ["step", "return", "avg_max_q_value", "episodes"]
     np.testing.assert_allclose(one[columns], expected[:, [0, 1, 2, 4]], rtol=1e-4)
+    snapshot = read_snapshot(folder / "train_epsilon=0.1,seed=6-900.h5")
+    assert snapshot.settings == {**lesson.options.settings, "seed": 6}
+    for weight, expected_weight in zip(snapshot.weights, loop.model.get_weights(), strict=True):
+        np.testing.assert_allclose(weight, expected_weight, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.slow
