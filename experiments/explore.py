@@ -40,6 +40,7 @@ OPTIMUM_POINTS = 101  # along each axis, at which the page has the right values
 MAX_RUNS = 4
 MAX_BYTES = 3_000_000  # of the page; beyond that, snapshots are left out
 TOLERANCE = 1e-3  # of Q-values
+UNTOLD = ("log_every", "snapshot_every", "checkpoint_every", "eval_every")  # don't change a run
 STATES = 100  # at which a network is compared with what the page makes of its weights
 
 
@@ -104,8 +105,7 @@ def describe(settings, sizes):
         for setting in run.options.constants
         if setting.name in settings
         and settings[setting.name] != setting.default
-        and setting.name != "hidden_units"
-        and not setting.name.endswith("_every")
+        and setting.name not in ("hidden_units", *UNTOLD)
     ]
     neurons = " + ".join(map(str, sizes[1:-1]))
     return ", ".join([f"{neurons} hidden neurons", *others])
@@ -126,7 +126,12 @@ def as_network(policy):
     """
     dense = [layer for layer in policy.model.layers if isinstance(layer, keras.layers.Dense)]
     sizes = [2, *[layer.units for layer in dense]]
-    weights = np.concatenate([weight.ravel() for weight in policy.model.get_weights()])
+    kernel, bias, *others = policy.model.get_weights()
+    for layer in policy.model.layers:
+        if isinstance(layer, keras.layers.Rescaling):  # becomes a part of the first Dense layer
+            bias = bias + layer.offset @ kernel
+            kernel = np.reshape(layer.scale, (-1, 1)) * kernel
+    weights = np.concatenate([weight.ravel() for weight in (kernel, bias, *others)])
     space = policy.env.observation_space
     states = np.random.default_rng(0).uniform(space.low, space.high, (STATES, 2))
     values = q_values(states, weights, sizes)

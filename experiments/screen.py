@@ -6,8 +6,8 @@ It trains with the constants, `create_model`, `predict` and `fit_batch` of run.p
 changed them, but in a compiled loop of its own (experiments/loop.py), which is many times as fast.
 So a change in `train`, `evaluate`, `epsilon_greedy_action` or ReplayBuffer is for
 experiments.grid, as are other environments. Its random numbers are not those of run.py: the same
-seed gives another run, of the same kind. Tables and plot are those of a grid, in NAME-screen, beside
-the last network of each run.
+seed gives another run, of the same kind. Tables and plot are those of a grid, in NAME-screen;
+the last network of each run is there, too.
 """
 
 import sys

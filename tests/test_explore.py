@@ -21,7 +21,7 @@ SHORT = (
     "--seed 1 --train-start 100 --batch-size 16 --q-validation-size 100 --eval-every 200 "
     "--eval-steps 400 --max-steps 600 --snapshot-every 200"
 )
-WIDE = "--hidden-units 128"
+WIDE = "--hidden-units 128 --scale-observations --target-update-every 250"
 
 pytestmark = pytest.mark.slow
 
