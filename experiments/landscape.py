@@ -246,7 +246,7 @@ def label_steps(bar, bottom, top, gamma):
             ticks.append(value)
             labels.append(f"{value:.0f} ({steps} steps)")
     bar.set_ticks(ticks, labels=labels)
-    bar.set_label(f"highest Q-value: return to come\n(steps to the flag, at gamma {gamma:g})")
+    bar.set_label(f"highest Q-value: discounted rewards\n(steps to the flag, at gamma {gamma:g})")
 
 
 def main(argv=None):
