@@ -28,6 +28,7 @@ if not __package__:
 import support.fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps TensorFlow quiet)
 
 import contextlib
+import functools
 import importlib.util
 import subprocess
 import tempfile
@@ -158,8 +159,16 @@ def train_stable_baselines3(env, max_steps):
     agent.learn(max_steps)
 
 
+def measure(train, steps):
+    """Learning steps per second of a training function, over its last `steps` steps."""
+    env = Clock(gym.make("MountainCar-v0"))
+    train(env, run.TRAIN_START + steps // 10 + steps)
+    return steps / (env.times[-1] - env.times[-1 - steps])
+
+
 def measure_screen(steps):
     """Learning steps per second of the compiled loop, over so many steps."""
+    run.EVAL_EVERY = 10**9
     times = []
 
     def is_stopped(step):
@@ -171,24 +180,13 @@ def measure_screen(steps):
     return (len(times) - 1) * STEPS_PER_CALL / (times[-1] - times[0])
 
 
-CONTENDERS = {  # training function, learning steps timed: a few seconds of each
-    "lesson": (train_lesson, 20000),
-    "literal-port": (train_port, 50),
-    "on-batch": (train_on_batch, 500),
-    "Stable-Baselines3": (train_stable_baselines3, 3000),
-    "screen": (None, 60000),
+CONTENDERS = {  # each measures a few seconds of learning steps, in this process
+    "lesson": functools.partial(measure, train_lesson, 20000),
+    "literal-port": functools.partial(measure, train_port, 50),
+    "on-batch": functools.partial(measure, train_on_batch, 500),
+    "Stable-Baselines3": functools.partial(measure, train_stable_baselines3, 3000),
+    "screen": functools.partial(measure_screen, 60000),
 }
-
-
-def measure(name):
-    """Learning steps per second of one of `CONTENDERS`, over the last steps, in this process."""
-    train, steps = CONTENDERS[name]
-    if name == "screen":
-        run.EVAL_EVERY = 10**9
-        return measure_screen(steps)
-    env = Clock(gym.make("MountainCar-v0"))
-    train(env, run.TRAIN_START + steps // 10 + steps)
-    return steps / (env.times[-1] - env.times[-1 - steps])
 
 
 def main():
@@ -205,7 +203,7 @@ def main():
     args = parser.parse_args()
     run.HIDDEN_UNITS = args.hidden_units
     if args.only:
-        print(measure(args.only))
+        print(CONTENDERS[args.only]())
         return
     if importlib.util.find_spec("stable_baselines3") is None:
         parser.error("no Stable-Baselines3: pip install -r experiments/speed-requirements.txt")
