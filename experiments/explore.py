@@ -2,10 +2,10 @@
 
     python -m experiments.explore first-log -o first.html
 
-The page is complete in itself: it contains the weights of all snapshots, NAME-STEP.h5, and computes
-Q-values from them. The more snapshots there are, the more smoothly it moves: `python run.py
---snapshot-every 4000` makes many. Its text, style and code are in the folder `page`, for you to
-read and change.
+The page is complete in itself: it contains the weights of all snapshots, NAME-STEP.h5, rounded to
+three digits, and computes Q-values from them. The more snapshots there are, the more smoothly it
+moves: `python run.py --snapshot-every 4000` makes many. Its text, style and code are in the folder
+`page`, for you to read and change.
 """
 
 import sys
@@ -23,6 +23,7 @@ import os
 import re
 from pathlib import Path
 
+import gymnasium as gym
 import keras
 import numpy as np
 
@@ -132,15 +133,20 @@ def as_network(policy):
             bias = bias + layer.offset @ kernel
             kernel = np.reshape(layer.scale, (-1, 1)) * kernel
     weights = np.concatenate([weight.ravel() for weight in (kernel, bias, *others)])
-    space = policy.env.observation_space
-    states = np.random.default_rng(0).uniform(space.low, space.high, (STATES, 2))
-    values = q_values(states, weights, sizes)
+    states = some_states()
+    values = q_values(states, decode(encode(weights)), sizes)
     if not np.allclose(values, policy.q_values(states), rtol=TOLERANCE, atol=TOLERANCE):
         raise WrongInput(
             f"{policy.filename}: the page computes Dense layers with relu, one after another, and "
             "this network is different; to show it, change experiments/page and explore.py"
         )
     return weights, sizes
+
+
+def some_states():
+    """States of Mountain Car, float array (`STATES`, 2), always the same."""
+    space = gym.make(ENV).observation_space
+    return np.random.default_rng(0).uniform(space.low, space.high, (STATES, 2))
 
 
 def q_values(states, weights, sizes):
@@ -155,13 +161,13 @@ def q_values(states, weights, sizes):
 
 
 def encode(numbers):
-    """Numbers as float32 in base64, a string."""
-    return base64.b64encode(np.asarray(numbers, "<f4").tobytes()).decode()
+    """Numbers, rounded to half precision (three digits), in base64: a string."""
+    return base64.b64encode(np.asarray(numbers, "<f2").tobytes()).decode()
 
 
 def decode(text):
-    """The numbers that `encode` was given, a float32 array."""
-    return np.frombuffer(base64.b64decode(text), "<f4")
+    """The numbers that `encode` returned, a float32 array."""
+    return np.frombuffer(base64.b64decode(text), "<f2").astype(np.float32)
 
 
 def right_values(gamma):
@@ -204,16 +210,24 @@ def read_page(filename):
 
 
 def thin_out(runs):
-    """Leaves out every second snapshot of the largest run, again and again, until all fit."""
+    """Leaves out snapshots of the largest run, where least changes, until all fit."""
     whole = sum(len(shown["snapshots"]) for shown in runs)
     while sum(map(size_of, runs)) > MAX_BYTES - 200_000:  # left for the rest of the page
         largest = max(runs, key=size_of)
         if len(largest["snapshots"]) < 3:
             break
-        largest["snapshots"] = largest["snapshots"][::-2][::-1]  # the last one stays
+        del largest["snapshots"][least_missed(largest)]
     kept = sum(len(shown["snapshots"]) for shown in runs)
     if kept < whole:
         print(f"{kept} of {whole} snapshots are shown, so that the page has less than 3 MB")
+
+
+def least_missed(shown):
+    """The number of the snapshot of a run between whose neighbours Q-values differ least."""
+    snapshots = [decode(snapshot["weights"]) for snapshot in shown["snapshots"]]
+    values = np.array([q_values(some_states(), each, shown["sizes"]) for each in snapshots])
+    changes = np.abs(values[2:] - values[:-2]).mean(axis=(1, 2))
+    return 1 + int(changes.argmin())
 
 
 def size_of(shown):

@@ -38,13 +38,19 @@ function height(position) {
   return Math.sin(3 * position) * 0.45 + 0.55;
 }
 
-function decodeFloats(base64) {
+// Numbers of half precision: a bit for the sign, 5 for the exponent, 10 for the fraction.
+function decodeHalves(base64) {
   const text = atob(base64);
-  const bytes = new Uint8Array(text.length);
-  for (let i = 0; i < text.length; i++) {
-    bytes[i] = text.charCodeAt(i);
+  const numbers = new Float32Array(text.length / 2);
+  for (let i = 0; i < numbers.length; i++) {
+    const bits = text.charCodeAt(2 * i) + 256 * text.charCodeAt(2 * i + 1);
+    const sign = bits >> 15 ? -1 : 1;
+    const exponent = (bits >> 10) & 31;
+    const fraction = bits & 1023;
+    const size = exponent ? (1024 + fraction) * 2 ** (exponent - 25) : fraction * 2 ** -24;
+    numbers[i] = sign * size;
   }
-  return new Float32Array(bytes.buffer);
+  return numbers;
 }
 
 // A network from its weights in one row: for each layer the kernel (inputs x outputs), then the

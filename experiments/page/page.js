@@ -32,7 +32,7 @@ const HINTS = {
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const element = (id) => document.getElementById(id);
-const optima = data.optima.map(({ points, values }) => ({ points, values: decodeFloats(values) }));
+const optima = data.optima.map(({ points, values }) => ({ points, values: decodeHalves(values) }));
 const networks = new Map();
 const state = {
   run: data.runs[0],
@@ -53,7 +53,7 @@ const state = {
 function networkOf(run, number) {
   const snapshot = run.snapshots[number];
   if (!networks.has(snapshot)) {
-    const weights = decodeFloats(snapshot.weights);
+    const weights = decodeHalves(snapshot.weights);
     networks.set(snapshot, makeNetwork(weights, run.sizes));
   }
   return networks.get(snapshot);
