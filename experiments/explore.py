@@ -134,7 +134,7 @@ def as_network(policy):
             kernel = np.reshape(layer.scale, (-1, 1)) * kernel
     weights = np.concatenate([weight.ravel() for weight in (kernel, bias, *others)])
     states = some_states()
-    values = q_values(states, decode(encode(weights)), sizes)
+    values = q_values(states, weights, sizes)
     if not np.allclose(values, policy.q_values(states), rtol=TOLERANCE, atol=TOLERANCE):
         raise WrongInput(
             f"{policy.filename}: the page computes Dense layers with relu, one after another, and "

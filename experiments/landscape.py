@@ -241,7 +241,7 @@ def label_steps(bar, bottom, top, gamma):
     """
     ticks, labels = [], []
     for steps in STEPS:
-        value = discounted(steps, gamma)
+        value = discounted(steps, gamma) + 0.0  # which makes -0.0 positive
         if bottom <= value <= top:
             ticks.append(value)
             labels.append(f"{value:.0f} ({steps} steps)")

@@ -52,7 +52,7 @@ REPORTS = {  # pictures of experiments.report: data of each
 AGENTS = {  # in the GIF: snapshot of each
     "pushes at random": None,
     "the article's network, at its best": "example-log/example-best.h5",
-    "a network four times as wide": "example-wide-log/example-wide-best.h5",
+    "with all four changes": "example-wide-log/example-wide-best.h5",
 }
 WIDTH, HEIGHT = 300, 200  # pixels of an agent in the GIF
 CAPTION = 44  # pixels of the text above it
@@ -69,8 +69,15 @@ PANELS = {
     "looking past the time limit": ("endless", "no_flag_endless"),
 }
 HELD = {  # settings: their names
-    "shown_article": "32 neurons in each layer (the article)",
-    "shown_best": "128 neurons",
+    "grid_article": "32 neurons in each layer (the article)",
+    "grid_best": "128 neurons",
+    "optimal_wide": "256 neurons, and three more changes",
+}
+PARTS = {  # SCALE_OBSERVATIONS, LEARNING_RATE_DECAY: names
+    (False, 1.0): "neither",
+    (True, 1.0): "observations scaled",
+    (False, 0.01): "learning rate falling",
+    (True, 0.01): "both",
 }
 STEPS_DRIVEN = 60  # by the car in the picture of docs/explore.html
 EXAMPLES = ("example-log", "example-wide-log")  # in the picture of TensorBoard
@@ -209,6 +216,38 @@ def draw_widths(filename):
     save_figure(figure, filename)
 
 
+def draw_parts(filename):
+    """Draws the last evaluations against how often the target network is copied."""
+    results = pd.read_csv(f"{RESULTS}/parts.csv")
+    last = results[results["step"] == run.MAX_STEPS]
+    widths = sorted(last["hidden_units"].unique())
+    figure, panels = plt.subplots(
+        1, len(widths), figsize=(11, 4.4), sharey=True, layout="constrained"
+    )
+    intervals = sorted(last["target_update_every"].unique(), reverse=True)
+    looks = zip(PARTS.items(), "osD^", matplotlib.color_sequences["petroff10"], strict=False)
+    for shift, (((is_scaled, decay), label), marker, colour) in enumerate(looks):
+        chosen = (last["scale_observations"] == is_scaled) & (last["learning_rate_decay"] == decay)
+        for axes, width in zip(panels, widths, strict=True):
+            groups = last[chosen & (last["hidden_units"] == width)].groupby("target_update_every")
+            returns = {intervals.index(every): group["return"] for every, group in groups}
+            means = np.array([values.mean() for values in returns.values()])
+            bounds = np.array([report.interval(np.mean, values) for values in returns.values()])
+            places = np.array([*returns]) + 0.08 * (shift - 1.5)
+            bars = np.abs(bounds.T - means)
+            look = {"fmt": marker, "color": colour, "capsize": 4, "linewidth": 1.5}
+            axes.errorbar(places, means, bars, label=label, **look)
+    for axes, width in zip(panels, widths, strict=True):
+        axes.axhline(OPTIMUM[ENV], color="black", linestyle="--", linewidth=0.8)
+        axes.set_xticks(range(len(intervals)), intervals)
+        axes.set(title=f"{width} neurons", xlabel="steps between copies")
+        axes.grid(alpha=0.3, axis="y")
+    panels[0].annotate(f"optimum {OPTIMUM[ENV]}", (-0.3, OPTIMUM[ENV]), va="bottom")
+    panels[0].set_ylabel("mean return of the last evaluation")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    save_figure(figure, filename)
+
+
 def draw_spreading(filename):
     """Draws the highest Q-values at each snapshot of a run, as an animated GIF.
 
@@ -329,6 +368,7 @@ def main(argv=None):
         draw_q_values("images/avg_max_q_value.png")
         draw_held("images/held.png")
         draw_widths("images/widths.png")
+        draw_parts("images/parts.png")
         draw_spreading("images/spreading.gif")
         stages = [f"example-log/example-{stage}.h5" for stage in (50000, 100000, 150000, "best")]
         landscape.main([*stages, "--plot", "images/landscape.png"])

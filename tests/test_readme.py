@@ -177,11 +177,10 @@ def test_tensorboard_shows_the_example():
 
 @pytest.mark.slow
 def test_every_interval_on_the_pages_is_printed_by_a_command_there(run_command):
-    reports = [
-        command for command in COMMANDS if "experiments.report experiments/results" in command
-    ]
-    printed = {interval for report in reports for interval in INTERVAL.findall(run_command(report))}
     data = ROOT / "experiments" / "results" / "README.md"
+    commands = [*COMMANDS, *find_commands(data)]
+    reports = [name for name in commands if "experiments.report experiments/results" in name]
+    printed = {interval for report in reports for interval in INTERVAL.findall(run_command(report))}
     programs = [code for language, code in BLOCKS.findall(data.read_text()) if language == "python"]
     assert len(programs) == 2
     for code in programs:
@@ -245,7 +244,7 @@ def test_links_lead_somewhere_and_pictures_have_alternative_texts():
 def test_what_ships_of_two_runs_is_small_and_can_be_watched(command):
     bests = [ROOT / f"{name}-log" / f"{name}-best.h5" for name in ("example", "example-wide")]
     size = sum(file.stat().st_size for best in bests for file in best.parent.iterdir())
-    assert size < 350_000
+    assert size < 520_000
     for best in bests:
         status, output, _ = command("--model", best, "--eval", "--seed", 1)
         assert status == 0
