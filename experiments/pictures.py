@@ -44,10 +44,8 @@ matplotlib.use("Agg")  # to files, without a window
 
 RESULTS = "experiments/results"
 REPORTS = {  # pictures of experiments.report: data of each
-    "article_reproduced": ("article", "author_2018"),
-    "exercise": ("article", "better"),
-    "exercise_fresh": ("fresh_article", "fresh_better"),
-    "exercises": ("fresh_article", "exercises"),
+    "article_reproduced": ("grid_article", "author_2018"),
+    "exercises": ("grid_article", "exercises"),
 }
 AGENTS = {  # in the GIF: snapshot of each
     "pushes at random": None,
@@ -65,13 +63,13 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 # Of avg_max_q_value: title; settings of runs that may see the flag, and of runs that never do.
 PANELS = {
-    "the time limit is an end, as in run.py": ("fresh_article", "no_flag"),
+    "the time limit is an end, as in run.py": ("grid_article", "no_flag"),
     "looking past the time limit": ("endless", "no_flag_endless"),
 }
 HELD = {  # settings: their names
     "grid_article": "32 neurons in each layer (the article)",
     "grid_best": "128 neurons",
-    "optimal_wide": "256 neurons, and three more changes",
+    "optimal_wide": "256 neurons and three more changes",
 }
 PARTS = {  # SCALE_OBSERVATIONS, LEARNING_RATE_DECAY: names
     (False, 1.0): "neither",
@@ -127,7 +125,7 @@ def draw_agents(filename):
 
 def draw_q_values(filename):
     """Draws avg_max_q_value of many runs, beside what numbers of steps are worth."""
-    files = ("fresh_article", "exercises", "no_flag")
+    files = ("grid_article", "exercises", "no_flag")
     results = pd.concat(pd.read_csv(f"{RESULTS}/{file}.csv") for file in files)
     curves = results.pivot(index="step", columns=["setting", "seed"], values="avg_max_q_value")
     figure, panels = plt.subplots(1, 2, figsize=(11, 4.6), sharey=True, layout="constrained")

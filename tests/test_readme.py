@@ -26,6 +26,7 @@ from conftest import ROOT
 
 import run
 from experiments import grid, mountains, screen
+from experiments.figures import OPTIMUM
 from experiments.optimum import discounted
 
 DOCS = ROOT / "docs"
@@ -305,18 +306,27 @@ def above_solved(setting):
     return np.count_nonzero(curves(setting).max() > -110)
 
 
-def falls(setting):
-    """By how much the runs that end below -110, and were above it, fell: in ascending order."""
-    ends, best = curves(setting).iloc[-1], curves(setting).max()
-    return sorted((best - ends)[(ends < -110) & (best > -110)])
+def ends_near(steps):
+    """Which runs of the recommended setting end within so many steps of the optimum."""
+    return curves("optimal_wide").iloc[-1] > OPTIMUM["MountainCar-v0"] - steps
 
 
-def over_widths(figure):
-    """Medians of a figure of `experiments.optimum` over the last snapshots of each width."""
+def optimal(number):
+    """A measure of the goals of the two settings of the third plan."""
+    figures = []
+    for name in ("optimal_half", "optimal_wide"):
+        returns = curves(name)
+        ends = returns.iloc[-1]
+        last_quarter = returns[returns.index > 0.75 * returns.index[-1]]
+        figures.append((ends.mean(), ends.min(), last_quarter.min().min())[number])
+    return figures
+
+
+def last_networks(figure):
+    """Medians of a figure of `experiments.optimum` over the last snapshots of three settings."""
     values = pd.read_csv(ROOT / "experiments" / "results" / "values.csv")
-    widths = {"shown_article.*": "32", "shown_best.*": "128", r".*hidden_units=(\d+).*": r"\1"}
-    names = values["snapshot"].replace(widths, regex=True)
-    return values.groupby(names.astype(int))[figure].median()
+    grids = values["snapshot"].str.partition("-grid")[0]
+    return list(values.groupby(grids)[figure].median()[[*THIRTY, "optimal_wide"]])
 
 
 def never_there(setting):
@@ -350,7 +360,7 @@ def medians(setting):
 
 
 def elsewhere(gravity, force):
-    """Mean returns on a mountain: best snapshots with 32 and with 128 neurons, and no network."""
+    """Mean returns on a mountain: of `BESTS`, and of pushing as the car rolls."""
     files = [ROOT / "experiments" / "results" / f"{name}.csv" for name in BESTS]
     results = [mountains.read(file) for file in files]
     means = [mountains.over_policies(frame).loc[force, gravity] for frame in results]
@@ -371,7 +381,7 @@ def worth(*steps):
 
 def deviations():
     """Standard deviations over seeds of the constants: of the second half, last evaluation."""
-    returns = curves("fresh_article")
+    returns = curves("grid_article")
     return [returns.loc[100000:].mean().std(), returns.iloc[-1].std()]
 
 
@@ -380,44 +390,40 @@ def smallest_differences(seeds):
     return [1.96 * deviation * (2 / seeds) ** 0.5 for deviation in deviations()]
 
 
-WIDE, BOTH = (
-    f"hidden_units=128,scale_observations={is_scaled},final_learning_rate={rate}"
-    for is_scaled, rate in ((False, 0.001), (True, 1e-05))
-)
+WIDE = "hidden_units=128,scale_observations=False,final_learning_rate=0.001"
 WORDS = (
     "none one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
     "fifteen sixteen seventeen eighteen nineteen twenty twenty-one twenty-two twenty-three "
     "twenty-four twenty-five twenty-six twenty-seven twenty-eight twenty-nine thirty"
 ).split()
-SHOWN = ("shown_article", "shown_best")
+THIRTY = ("grid_article", "grid_best")
 CARTPOLE = ("cartpole_plain", "cartpole_shown")
-BESTS = ("mountains", "mountains_wide")  # best snapshots with 32 and 128 neurons, elsewhere
+BESTS = ("mountains", "mountains_wide", "mountains_optimal")  # best snapshots, elsewhere
 FILES = {  # of settings, in experiments/results
-    "fresh_article": "fresh_article",
+    "grid_article": "grid_article",
     **dict.fromkeys(("no_lag", "short_sighted", "tiny_buffer", "endless"), "exercises"),
     **dict.fromkeys(("no_flag", "no_flag_endless"), "no_flag"),
     "cartpole": "cartpole",
     "cartpole_wide": "cartpole_wide",
     "cartpole_plain": "cartpole_plain",
     "cartpole_shown": "cartpole_shown",
-    "shown_article": "shown_article",
-    "shown_best": "shown_best",
-    **dict.fromkeys((WIDE, BOTH), "combinations"),
+    **{name: name for name in ("shown_best", "grid_best", "optimal_half", "optimal_wide")},
+    "endless_wide": "endless_wide",
+    **{f"target_update_every=1,clip_norm={norm}": "clip" for norm in (1.0, 1000.0)},
+    WIDE: "combinations",
 }
 PHRASES = [  # of the pages, and functions that give the numbers in them
     # README.md
     (
         "end anywhere between {:.0f} and {:.0f} (blue)",
-        lambda: [curves("shown_article").iloc[-1].max(), worst("shown_article")],
+        lambda: [curves("grid_article").iloc[-1].max(), worst("grid_article")],
     ),
     (
         "{} of the thirty end at -110 or better",
-        lambda: [WORDS[solved("shown_article")].capitalize()],
+        lambda: [WORDS[solved("grid_article")].capitalize()],
     ),
-    (
-        "it is {} (orange); the other {} end between {:.0f} and {:.0f}:",
-        lambda: [WORDS[solved("shown_best")], *failing("shown_best")],
-    ),
+    ("(`--hidden-units 128`), it is {} (orange)", lambda: [WORDS[solved("grid_best")]]),
+    ("all {} end within {} steps of the best", lambda: [count(ends_near(2)), "two"]),
     # docs/curves.md
     ("100 steps are worth {:.1f}, 200 steps {:.1f},", lambda: worth(100, 200)),
     ("it can have learned about 18 steps, which makes {:.1f}; by 40,000 of 38", lambda: worth(18)),
@@ -425,14 +431,13 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
     ("in the end of 198, {:.1f}.", lambda: worth(198)),
     (
         "({:.1f}, {:.1f}, {:.1f} and {:.1f}), and so is that of agents that act at random",
-        lambda: [*medians("fresh_article")[:3], medians("fresh_article").min()],
+        lambda: [*medians("grid_article")[:3], medians("grid_article").min()],
     ),
     (
         "{:.1f}, {:.1f} and {:.1f} after 20,000, 40,000 and 60,000 steps, and {:.1f} after 140,000",
         lambda: [discounted(count, 0.99 * 199 / 200) for count in (18, 38, 58, 138)],
     ),
-    ("down to {:.0f} after 140,000 steps", lambda: [medians("no_flag").loc[140000]]),
-    ("down to {:.0f} after 140,000 steps", lambda: [medians("fresh_article").min()]),
+    ("down to about {:.0f} after 140,000 steps", lambda: [medians("no_flag").loc[140000]]),
     ("The others turn, at {:.0f} in the median", lambda: [medians("endless").min()]),
     ("follow it to the end, at {:.0f}]", lambda: [medians("no_flag_endless").iloc[-1]]),
     # docs/exercises.md
@@ -474,8 +479,8 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
     (
         "the thirty runs end at {:.1f} on average, and {} of them at -200",
         lambda: [
-            curves("fresh_article").iloc[-1].mean(),
-            count(curves("fresh_article").iloc[-1] == -200),
+            curves("grid_article").iloc[-1].mean(),
+            count(curves("grid_article").iloc[-1] == -200),
         ],
     ),
     ("All {} runs were at 500 before the end, and", lambda: [fell_from_500("cartpole_wide")]),
@@ -491,54 +496,73 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
         "| of these, fall below 400 again | {} | {} |",
         lambda: [np.count_nonzero(fell(name, 474.99, 399.99)) for name in CARTPOLE],
     ),
-    ("| end at -110 or better | {} | {} |", lambda: [solved(name) for name in SHOWN]),
+    ("| end at -110 or better | {} | {} |", lambda: [solved(name) for name in THIRTY]),
     (
         "| are above -110 in some evaluation | {} | {} |",
-        lambda: [above_solved(name) for name in SHOWN],
+        lambda: [above_solved(name) for name in THIRTY],
     ),
     (
         "| of these, fall below -150 again | {} | {} |",
-        lambda: [np.count_nonzero(fell(name, -110, -150)) for name in SHOWN],
+        lambda: [np.count_nonzero(fell(name, -110, -150)) for name in THIRTY],
     ),
-    ("{} of the thirty end between {:.0f} and {:.0f}.", lambda: failing("shown_best")),
     ("of which none ended below {:.0f}", lambda: [worst(WIDE)]),
+    (
+        "They ended at {:.1f}, and {} of them below -110.",
+        lambda: [curves("shown_best").iloc[-1].mean(), failing("shown_best")[0]],
+    ),
+    ("thirty more, of which {} did.", lambda: [failing("grid_best")[0]]),
+    *(
+        (f"| {measure} | {goal} | {{:.1f}} | {{:.1f}} |", functools.partial(optimal, number))
+        for number, (measure, goal) in enumerate(
+            [
+                ("mean of the last evaluations", -99.5),
+                ("worst of them", -106),
+                ("worst evaluation in the last quarter", -110),
+            ]
+        )
+    ),
+    (
+        "By 60,000 steps, {1} of the thirty have got there in an evaluation, instead of {0}, and "
+        "{2} never do",
+        lambda: [
+            *(
+                count(curves(name).loc[:60000].max() > -200)
+                for name in ("grid_best", "endless_wide")
+            ),
+            never_there("endless_wide"),
+        ],
+    ),
+    (
+        "values are at {1:.0f} after 20,000 steps, instead of {0:.0f}.",
+        lambda: [
+            q_values(f"target_update_every=1,clip_norm={norm}").loc[20000].mean()
+            for norm in (1.0, 1000.0)
+        ],
+    ),
     # experiments/README.md, what holds
     (
-        "average -103 or better | {1:.1f} | no | {0:.1f} |",
-        lambda: [curves(name).iloc[-1].mean() for name in SHOWN],
+        "| end at -110 or better | {} of 30 | {} of 30 | {} of 30 |",
+        lambda: [solved(name) for name in (*THIRTY, "optimal_wide")],
     ),
     (
-        "were, and fell by {:.0f}, {:.0f} and {:.0f} from their best",
-        lambda: falls("shown_best"),
+        "| worst | {:.1f} | {:.1f} | {:.1f} |",
+        lambda: [worst(name) for name in (*THIRTY, "optimal_wide")],
     ),
     (
-        "{1} of the {3} fell below -110 itself again, and {0} of the {2}",
-        lambda: [
-            *(np.count_nonzero(fell(name, -110, -110.001)) for name in SHOWN),
-            *(above_solved(name) for name in SHOWN),
-        ],
+        "| how far values are off | {:.1f} | {:.1f} | {:.2f} |",
+        lambda: last_networks("absolute error"),
     ),
     (
-        "{} of 30; the others {:.1f}, {:.1f}, {:.1f} and {:.1f} | no | {} of 30",
-        lambda: [
-            solved("shown_best"),
-            *curves("shown_best").iloc[-1].sort_values()[3::-1],
-            solved("shown_article"),
-        ],
-    ),
-    ("the worst at {:.1f} instead of {:.1f}, which", lambda: [worst(BOTH), worst(WIDE)]),
-    (
-        "16, 32, 64, 128 and 256 neurons, their values are off by "
-        "{:.1f}, {:.1f}, {:.1f}, {:.1f} and {:.1f} in the median",
-        lambda: list(over_widths("absolute error")),
+        "| what separates the best action from the worst | {:.1f} | {:.1f} | {:.1f} |",
+        lambda: last_networks("right spread"),
     ),
     (
-        "are worse than the best by {:.2f}, {:.2f}, {:.2f}, {:.2f} and {:.2f} at each step",
-        lambda: list(over_widths("lost")),
+        "| what the greedy action loses at each step | {:.3f} | {:.3f} | {:.3f} |",
+        lambda: last_networks("lost"),
     ),
     # experiments/README.md, other mountains
     *(
-        (f"| {mountain} | {{:.1f}} | {{:.1f}} | {{:.1f}} |", functools.partial(elsewhere, *factors))
+        (f"| {mountain}{4 * ' | {:.1f}'} |", functools.partial(elsewhere, *factors))
         for mountain, factors in {
             "as in training": (1.0, 1.0),
             "10% more gravity": (1.1, 1.0),
