@@ -502,7 +502,7 @@ const PLOTS = [ // place of the upper edge, ends of the axis, which number of an
   { top: 104, low: -70, high: 0, number: 2, name: "highest Q-value (avg_max_q_value)" },
 ];
 const [LEFT, RIGHT, TALL, BOTTOM] = [44, 350, 68, 186];
-const RUN_COLOURS = ["#1f4e8c", "#b35900", "#00696b", "#7a2a8f"];
+const RUN_COLOURS = ["#1f4e8c", "#b01c1c", "#00696b", "#7a2a8f"];
 
 function svg(tag, attributes, text = "") {
   const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
