@@ -71,11 +71,12 @@ HELD = {  # settings: their names
     "grid_best": "128 neurons",
     "optimal_wide": "256 neurons and three more changes",
 }
-PARTS = {  # SCALE_OBSERVATIONS, LEARNING_RATE_DECAY: names
-    (False, 1.0): "neither",
-    (True, 1.0): "observations scaled",
-    (False, 0.01): "learning rate falling",
-    (True, 0.01): "both",
+PARTS = ("parts_32", "parts_128")  # data of what each change is worth
+CHANGES = {  # names: SCALE_OBSERVATIONS, LEARNING_RATE_DECAY, colour and marker
+    "neither": (False, 1.0, "C0o"),
+    "observations scaled": (True, 1.0, "C1s"),
+    "learning rate falling": (False, 0.01, "C3D"),
+    "both": (True, 0.01, "C4^"),
 }
 STEPS_DRIVEN = 60  # by the car in the picture of docs/explore.html
 EXAMPLES = ("example-log", "example-wide-log")  # in the picture of TensorBoard
@@ -215,33 +216,30 @@ def draw_widths(filename):
 
 
 def draw_parts(filename):
-    """Draws the last evaluations against how often the target network is copied."""
-    results = pd.read_csv(f"{RESULTS}/parts.csv")
+    """Draws the last evaluations against how often the target network is copied, by width."""
+    results = pd.concat(pd.read_csv(f"{RESULTS}/{file}.csv") for file in PARTS)
     last = results[results["step"] == run.MAX_STEPS]
-    widths = sorted(last["hidden_units"].unique())
     figure, panels = plt.subplots(
-        1, len(widths), figsize=(11, 4.4), sharey=True, layout="constrained"
+        1, len(PARTS), figsize=(11, 4.4), sharey=True, layout="constrained"
     )
-    intervals = sorted(last["target_update_every"].unique(), reverse=True)
-    looks = zip(PARTS.items(), "osD^", matplotlib.color_sequences["petroff10"], strict=False)
-    for shift, (((is_scaled, decay), label), marker, colour) in enumerate(looks):
-        chosen = (last["scale_observations"] == is_scaled) & (last["learning_rate_decay"] == decay)
-        for axes, width in zip(panels, widths, strict=True):
-            groups = last[chosen & (last["hidden_units"] == width)].groupby("target_update_every")
-            returns = {intervals.index(every): group["return"] for every, group in groups}
-            means = np.array([values.mean() for values in returns.values()])
-            bounds = np.array([report.interval(np.mean, values) for values in returns.values()])
-            places = np.array([*returns]) + 0.08 * (shift - 1.5)
+    for axes, (width, runs) in zip(panels, last.groupby("hidden_units"), strict=True):
+        copies = sorted(runs["target_update_every"].unique(), reverse=True)
+        for shift, (label, (is_scaled, decay, look)) in enumerate(CHANGES.items()):
+            is_scaled = runs["scale_observations"] == is_scaled
+            groups = runs[is_scaled & (runs["learning_rate_decay"] == decay)]
+            returns = dict(iter(groups.groupby("target_update_every")["return"]))
+            means = np.array([returns[every].mean() for every in copies])
+            bounds = np.array([report.interval(np.mean, returns[every]) for every in copies])
+            places = np.arange(len(copies)) + 0.1 * (shift - 1.5)
             bars = np.abs(bounds.T - means)
-            look = {"fmt": marker, "color": colour, "capsize": 4, "linewidth": 1.5}
-            axes.errorbar(places, means, bars, label=label, **look)
-    for axes, width in zip(panels, widths, strict=True):
+            axes.errorbar(places, means, bars, fmt=look, capsize=4, label=label)
         axes.axhline(OPTIMUM[ENV], color="black", linestyle="--", linewidth=0.8)
-        axes.set_xticks(range(len(intervals)), intervals)
-        axes.set(title=f"{width} neurons", xlabel="steps between copies")
+        axes.set_xticks(range(len(copies)), copies)
+        axes.set(xlim=(-0.5, len(copies) - 0.5), xlabel="steps between copies")
+        axes.set_title(f"{width} neurons", fontsize="medium")
         axes.grid(alpha=0.3, axis="y")
-    panels[0].annotate(f"optimum {OPTIMUM[ENV]}", (-0.3, OPTIMUM[ENV]), va="bottom")
-    panels[0].set_ylabel("mean return of the last evaluation")
+    panels[0].set(ylim=(-148, -93), ylabel="mean return of the last evaluation [95%]")
+    panels[0].annotate(f"optimum {OPTIMUM[ENV]}", (-0.45, OPTIMUM[ENV]), va="bottom")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     save_figure(figure, filename)
 

@@ -4,6 +4,7 @@ import contextlib
 import doctest
 import functools
 import io
+import itertools
 import json
 import os
 import re
@@ -250,7 +251,7 @@ def test_what_ships_of_two_runs_is_small_and_can_be_watched(command):
         status, output, _ = command("--model", best, "--eval", "--seed", 1)
         assert status == 0
         average = re.search(r"episode_return_avg (\S+) over \d+ episodes$", output.strip())
-        assert -101 < float(average[1]) < -98
+        assert -101 < float(average[1]) < -97
 
 
 def test_the_lines_for_a_python_prompt_train(tmp_path, monkeypatch, capsys):
@@ -327,6 +328,18 @@ def last_networks(figure):
     values = pd.read_csv(ROOT / "experiments" / "results" / "values.csv")
     grids = values["snapshot"].str.partition("-grid")[0]
     return list(values.groupby(grids)[figure].median()[[*THIRTY, "optimal_wide"]])
+
+
+def errors_of_parts(copies):
+    """Median errors of the last networks of four settings with so many steps between copies."""
+    values = pd.read_csv(ROOT / "experiments" / "results" / "values_parts.csv")
+    medians = []
+    for decay, is_scaled in itertools.product((1.0, 0.01), (False, True)):
+        names = [f"every={copies},", f"scale_observations={is_scaled},", f"decay={decay},"]
+        chosen = [all(name in file for name in names) for file in values["snapshot"]]
+        assert sum(chosen) == 30
+        medians.append(values["absolute error"][chosen].median())
+    return medians
 
 
 def never_there(setting):
@@ -428,7 +441,7 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
     ("38 steps, {:.1f}; by 60,000 of 58, {:.1f}; and", lambda: worth(38, 58)),
     ("in the end of 198, {:.1f}.", lambda: worth(198)),
     (
-        "({:.1f}, {:.1f}, {:.1f} and {:.1f}; up to 4 below it in between), and so is that of agents",
+        "({:.1f}, {:.1f}, {:.1f} and {:.1f}; up to 4 below it in between), and so is that",
         lambda: [*medians("grid_article")[:3], medians("grid_article").min()],
     ),
     (
@@ -535,6 +548,13 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
             q_values(f"target_update_every=1,clip_norm={norm}").loc[20000].mean()
             for norm in (1.0, 1000.0)
         ],
+    ),
+    *(
+        (
+            f"| every {copies:,} | {{:.2f}} | {{:.2f}} | {{:.2f}} | {{:.2f}} |",
+            functools.partial(errors_of_parts, copies),
+        )
+        for copies in (1000, 100)
     ),
     # experiments/README.md, what holds
     (
