@@ -225,9 +225,9 @@ def draw_parts(filename):
     for axes, (width, runs) in zip(panels, last.groupby("hidden_units"), strict=True):
         copies = sorted(runs["target_update_every"].unique(), reverse=True)
         for shift, (label, (is_scaled, decay, look)) in enumerate(CHANGES.items()):
-            is_scaled = runs["scale_observations"] == is_scaled
-            groups = runs[is_scaled & (runs["learning_rate_decay"] == decay)]
-            returns = dict(iter(groups.groupby("target_update_every")["return"]))
+            chosen = runs[runs["scale_observations"].eq(is_scaled)]
+            chosen = chosen[chosen["learning_rate_decay"].eq(decay)]
+            returns = dict(iter(chosen.groupby("target_update_every")["return"]))
             means = np.array([returns[every].mean() for every in copies])
             bounds = np.array([report.interval(np.mean, returns[every]) for every in copies])
             places = np.arange(len(copies)) + 0.1 * (shift - 1.5)
