@@ -50,7 +50,7 @@ REPORTS = {  # pictures of experiments.report: data of each
 AGENTS = {  # in the GIF: snapshot of each
     "pushes at random": None,
     "the article's network, at its best": "example-log/example-best.h5",
-    "with all four changes": "example-wide-log/example-wide-best.h5",
+    "with the four changes": "example-wide-log/example-wide-best.h5",
 }
 WIDTH, HEIGHT = 300, 200  # pixels of an agent in the GIF
 CAPTION = 44  # pixels of the text above it
@@ -69,7 +69,7 @@ PANELS = {
 HELD = {  # settings: their names
     "grid_article": "32 neurons in each layer (the article)",
     "grid_best": "128 neurons",
-    "optimal_wide": "256 neurons and three more changes",
+    "optimal_wide": "the four changes",
 }
 PARTS = ("parts_32", "parts_128")  # data of what each change is worth
 CHANGES = {  # names: SCALE_OBSERVATIONS, LEARNING_RATE_DECAY, colour and marker
