@@ -71,14 +71,14 @@ HELD = {  # settings: their names
     "grid_best": "128 neurons",
     "optimal_wide": "the four changes",
 }
-PARTS = ("parts_32", "parts_128")  # data of what each change is worth
+PARTS = ("parts_32", "parts_128", "parts_256")  # data of what each change is worth
 CHANGES = {  # names: SCALE_OBSERVATIONS, LEARNING_RATE_DECAY, colour and marker
     "neither": (False, 1.0, "C0o"),
     "observations scaled": (True, 1.0, "C1s"),
     "learning rate falling": (False, 0.01, "C3D"),
     "both": (True, 0.01, "C4^"),
 }
-STEPS_DRIVEN = 60  # by the car in the picture of docs/explore.html
+STEPS_DRIVEN = 55  # by the car in the picture of docs/explore.html
 EXAMPLES = ("example-log", "example-wide-log")  # in the picture of TensorBoard
 WATCHED = "avg"  # in the names of the curves there
 SETTINGS = {"scalarSmoothing": 0, "ignoreOutliers": False, "autoReload": True}  # of TensorBoard
@@ -219,20 +219,21 @@ def draw_parts(filename):
     """Draws the last evaluations against how often the target network is copied, by width."""
     results = pd.concat(pd.read_csv(f"{RESULTS}/{file}.csv") for file in PARTS)
     last = results[results["step"] == run.MAX_STEPS]
-    figure, panels = plt.subplots(
-        1, len(PARTS), figsize=(11, 4.4), sharey=True, layout="constrained"
-    )
-    for axes, (width, runs) in zip(panels, last.groupby("hidden_units"), strict=True):
+    widths = last.groupby("hidden_units")
+    ratios = [runs["target_update_every"].nunique() for _, runs in widths]
+    look = {"sharey": True, "width_ratios": ratios, "layout": "constrained"}
+    figure, panels = plt.subplots(1, len(PARTS), figsize=(12, 4.8), **look)
+    for axes, (width, runs) in zip(panels, widths, strict=True):
         copies = sorted(runs["target_update_every"].unique(), reverse=True)
-        for shift, (label, (is_scaled, decay, look)) in enumerate(CHANGES.items()):
+        for shift, (label, (is_scaled, decay, marker)) in enumerate(CHANGES.items()):
             chosen = runs[runs["scale_observations"].eq(is_scaled)]
             chosen = chosen[chosen["learning_rate_decay"].eq(decay)]
-            returns = dict(iter(chosen.groupby("target_update_every")["return"]))
-            means = np.array([returns[every].mean() for every in copies])
-            bounds = np.array([report.interval(np.mean, returns[every]) for every in copies])
-            places = np.arange(len(copies)) + 0.1 * (shift - 1.5)
-            bars = np.abs(bounds.T - means)
-            axes.errorbar(places, means, bars, fmt=look, capsize=4, label=label)
+            returns = dict(list(chosen.groupby("target_update_every")["return"]))
+            means = np.array([returns[every].mean() for every in returns])
+            bounds = [report.interval(np.mean, returns[every]) for every in returns]
+            bars = np.abs(np.array(bounds).reshape(-1, 2).T - means)
+            places = np.array([copies.index(every) for every in returns]) + 0.12 * (shift - 1.5)
+            axes.errorbar(places, means, bars, fmt=marker, capsize=4, label=label)
         axes.axhline(OPTIMUM[ENV], color="black", linestyle="--", linewidth=0.8)
         axes.set_xticks(range(len(copies)), copies)
         axes.set(xlim=(-0.5, len(copies) - 0.5), xlabel="steps between copies")

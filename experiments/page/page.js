@@ -391,7 +391,7 @@ function showCar() {
 function describe(whose, path) {
   const { position, velocity, atFlag } = path[path.length - 1];
   const steps = path.length - 1;
-  const end = atFlag ? ", at the flag" : steps >= CAR.timeLimit ? ", out of time" : "";
+  const end = atFlag ? ", at the flag" : steps >= CAR.timeLimit ? ", out of time" : " so far";
   const place = `position ${show(position)}, velocity ${show(velocity, 3)}`;
   return `${whose}${place}; return ${show(-steps, 0)}${end}`;
 }
@@ -403,7 +403,7 @@ function moveOwnCar() {
   const now = state.own[state.own.length - 1];
   state.own.push(stepCar(now, state.pedal, state.mountain));
   const steps = state.own.length - 1;
-  const end = state.own[steps].atFlag ? ", at the flag" : steps >= CAR.timeLimit ? ", out of time" : "";
+  const end = state.own[steps].atFlag ? ", at the flag" : steps >= CAR.timeLimit ? ", out of time" : " so far";
   const other = state.path[state.path.length - 1].atFlag ? "" : ", out of time";
   element("car-state").textContent = describe("Your car: ", state.own);
   element("drive-state").textContent =
