@@ -457,6 +457,14 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
     ("down to about {:.0f} after 140,000 steps", lambda: [medians("no_flag").loc[140000]]),
     ("The others turn, at {:.0f} in the median", lambda: [medians("endless").min()]),
     ("follow it to the end, at {:.0f}]", lambda: [medians("no_flag_endless").iloc[-1]]),
+    # docs/change-it.md
+    (
+        "of {} runs that did, with the article's constants, [{} fell below -150",
+        lambda: [
+            WORDS[above_solved("grid_article")],
+            count(fell("grid_article", -110, -150)),
+        ],
+    ),
     # docs/exercises.md
     (
         "below -90 at step 20,000 in {} of ten",
@@ -638,5 +646,6 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
 
 @pytest.mark.parametrize("phrase, values", PHRASES, ids=[phrase for phrase, _ in PHRASES])
 def test_the_numbers_of_the_pages_are_those_of_the_data(phrase, values):
-    text = " ".join(word for page in [*PAGES, DATA] for word in page.read_text().split())
+    pages = [*PAGES, DOCS / "change-it.md", DATA]
+    text = " ".join(word for page in pages for word in page.read_text().split())
     assert phrase.format(*values()) in text
