@@ -604,11 +604,11 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
         ],
     ),
     (
-        "256 neurons alone end at {:.1f} on average. But {} of the thirty seeds end below -110, "
-        "one of them at {:.0f}.",
+        "128 neurons end at {:.1f} on average, 256 at {:.1f}. But {} and {} of the thirty seeds "
+        "end below -110, one of them at {:.0f}.",
         lambda: [
-            mean_ends(256, 1000)[0],
-            count(parts(256, 1000)[0].iloc[-1] < -110),
+            *(mean_ends(width, 1000)[0] for width in (128, 256)),
+            *(count(parts(width, 1000)[0].iloc[-1] < -110) for width in (128, 256)),
             parts(256, 1000)[0].iloc[-1].min(),
         ],
     ),
@@ -620,7 +620,10 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
         "the last evaluation falls from {:.1f} to {:.1f}. Values",
         lambda: [mean_ends(128, copies)[0] for copies in (1000, 100)],
     ),
-    ("**Scaled observations** harm alone, too ({:.1f})", lambda: [mean_ends(128, 1000)[1]]),
+    (
+        "**Scaled observations** harm 128 neurons alone, too ({:.1f})",
+        lambda: [mean_ends(128, 1000)[1]],
+    ),
     (
         "the second half is {1:.1f} instead of {0:.1f}, and all thirty seeds end at -104 or",
         lambda: second_halves(128, 500)[2:],
