@@ -183,7 +183,7 @@ def read_widths():
 
 
 def draw_held(filename):
-    """Draws the runs of the article's network and of a wider one, all seeds faint."""
+    """Draws the runs of the settings in `HELD`, all seeds faint."""
     results = pd.concat(pd.read_csv(f"{RESULTS}/{file}.csv") for file in HELD)
     results["setting"] = results["setting"].map(HELD)
     save_figure(report.plot(results), filename)
@@ -228,10 +228,12 @@ def draw_parts(filename):
         for shift, (label, (is_scaled, decay, marker)) in enumerate(CHANGES.items()):
             chosen = runs[runs["scale_observations"].eq(is_scaled)]
             chosen = chosen[chosen["learning_rate_decay"].eq(decay)]
+            if chosen.empty:  # not run
+                continue
             returns = dict(list(chosen.groupby("target_update_every")["return"]))
             means = np.array([returns[every].mean() for every in returns])
             bounds = [report.interval(np.mean, returns[every]) for every in returns]
-            bars = np.abs(np.array(bounds).reshape(-1, 2).T - means)
+            bars = np.abs(np.array(bounds).T - means)
             places = np.array([copies.index(every) for every in returns]) + 0.12 * (shift - 1.5)
             axes.errorbar(places, means, bars, fmt=marker, capsize=4, label=label)
         axes.axhline(OPTIMUM[ENV], color="black", linestyle="--", linewidth=0.8)

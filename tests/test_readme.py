@@ -39,15 +39,15 @@ PAGES = [  # but docs/change-it.md, whose commands need its changes: test_change
 ]
 DATA = ROOT / "experiments" / "results" / "README.md"
 BLOCKS = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
-COMMAND = r"(?:python3?|tensorboard|pip|ray|source|export) [^`]+"
+COMMAND = r"(?:python3?|tensorboard|pip|ray|source|export|\.venv/bin/\w+) [^`]+"
 INTERVAL = re.compile(r"-?\d+\.\d \[-?\d+\.\d, -?\d+\.\d\]")
 EXCERPTS = [code for language, code in BLOCKS.findall(LESSON.read_text()) if language == "python"]
-INSTALL = r"pip install -r (?P<file>\S+)( && )?"
+INSTALL = r"(python3 -m venv .venv && )?(.venv/bin/)?pip install -r (?P<file>\S+)( && )?"
 SHORT = (
     "--max-steps 700 --train-start 200 --q-validation-size 300 --eval-every 300 --eval-steps 300"
 )
 INSTEAD = [  # of commands that take long, don't end, or need other computers: pattern, what to run
-    (r"(python3 -m venv|source|export|ray) .*", "true"),  # test_grid.py has such a cluster
+    (r"(python3? -m venv \S+|(source|export|ray) .*)", "true"),  # test_grid.py has such a cluster
     (r".*--address.*", "python -m experiments.grid --help"),
     (r".*python run.py --name first", "true"),  # which `run_command` has done
     (INSTALL, "true"),
@@ -100,6 +100,7 @@ def run_command(tmp_path_factory):
     clone = tmp_path_factory.mktemp("clone") / "project"
     left_out = shutil.ignore_patterns(".*", "__pycache__", "*-grid", "[!e]*-log")
     shutil.copytree(ROOT, clone, ignore=left_out)
+    (clone / ".venv").symlink_to(sys.prefix)
     bin_ = str(Path(sys.executable).parent)
     env = {**os.environ, "PATH": f"{bin_}:{os.environ['PATH']}"}
     for variable in ("DISPLAY", "WAYLAND_DISPLAY", "PYTEST_ADDOPTS"):
