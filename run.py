@@ -206,7 +206,7 @@ def evaluate_and_save_best(eval_env, model, step, training):
 
     avg_max_q_value is the mean over `training.validation_observations` of the highest Q-value.
     """
-    with training.log.paused():
+    with training.paused():
         episode_return_avg, episodes = evaluate(eval_env, model, training.seed)
         q_values = predict(eval_env, model, training.validation_observations)
     avg_max_q_value = np.mean(np.max(q_values, axis=1))

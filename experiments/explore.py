@@ -14,11 +14,41 @@ if not __package__:
     print("explore.py: start it with python -m experiments.explore", file=sys.stderr)
     sys.exit(2)
 
+from support.command_line import OneLineParser, new_file
+from support.errors import WrongInput, plain_errors
+
+MAX_RUNS = 4
+
+
+def parse_args(argv=None):
+    """Reads the command line: `argparse.Namespace`; raises `WrongInput`."""
+    parser = OneLineParser(prog="explore", description="Makes a page that shows runs.")
+    add = parser.add_argument
+    add("runs", nargs="+", metavar="NAME-log", help=f"directories of runs; at most {MAX_RUNS}")
+    add(
+        "-o",
+        "--output",
+        metavar="FILE.html",
+        type=new_file(".html"),
+        required=True,
+        help="file to write",
+    )
+    args = parser.parse_args(argv)
+    if len(args.runs) > MAX_RUNS:
+        parser.error(f"{len(args.runs)} runs are too many for the page; give at most {MAX_RUNS}")
+    return args
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        args = parse_args()  # before the imports below, which take seconds
+
 import support.fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps TensorFlow quiet)
 
 import base64
 import itertools
 import json
+import math
 import os
 import re
 from pathlib import Path
@@ -28,17 +58,14 @@ import keras
 import numpy as np
 
 import run
-from experiments.optimum import POINTS, Solution
-from experiments.policies import load_policy, readable
+from experiments.common.trained_policies import load_policy, readable
+from experiments.common.value_iteration import POINTS, Solution
 from support.checkpoints import CHECKPOINT, read_checkpoint
-from support.command_line import OneLineParser, new_file
-from support.errors import WrongInput, plain_errors
 from support.files import write_file
 from support.options import ENV
 
 PAGE = Path(__file__).parent / "page"
 OPTIMUM_POINTS = 101  # along each axis, at which the page has the right values
-MAX_RUNS = 4
 MAX_BYTES = 3_000_000  # of the page; beyond that, snapshots are left out
 TOLERANCE = 1e-3  # of Q-values
 UNTOLD = ("log_every", "snapshot_every", "checkpoint_every", "eval_every")  # don't change a run
@@ -63,7 +90,7 @@ def read_run(logdir):
     settings = state["settings"]
     if settings.get("env") != ENV:
         raise WrongInput(f"{logdir} is a run in {settings.get('env')}; the page shows {ENV} only")
-    if not len(state["evaluations"]):
+    if not state["evaluations"]:
         raise WrongInput(f"{logdir} has no evaluation yet; train longer")
     steps = find_snapshots(logdir)
     if not steps:
@@ -80,13 +107,23 @@ def read_run(logdir):
         "targetUpdateEvery": settings.get("target_update_every", run.TARGET_UPDATE_EVERY),
         "sizes": sizes,
         "evaluations": [
-            [int(step), average, q_value] for step, average, q_value, *_ in state["evaluations"]
+            {
+                "step": evaluation.step,
+                "averageReturn": number_or_none(evaluation.episode_return_avg),
+                "maxQValue": number_or_none(evaluation.avg_max_q_value),
+            }
+            for evaluation in state["evaluations"]
         ],
         "snapshots": [
             {"step": step, "weights": encode(weights)}
             for step, (weights, _) in zip(steps, networks, strict=True)
         ],
     }
+
+
+def number_or_none(value):
+    """A float; None in place of nan, the average of no episode, which JSON doesn't have."""
+    return value if math.isfinite(value) else None
 
 
 def find_snapshots(logdir):
@@ -116,7 +153,7 @@ def as_network(policy):
     """What the page computes Q-values with.
 
     Args:
-        policy: `Policy` in Mountain Car.
+        policy: `TrainedPolicy` in Mountain Car.
 
     Returns:
         (weights, sizes): all weights in a row, float32; numbers of values before, between and after
@@ -173,11 +210,8 @@ def decode(text):
 def right_values(gamma):
     """The right highest Q-values for a discount factor: dict for the page."""
     solution = Solution(POINTS, gamma)
-    car = solution.car
-    positions = np.linspace(car.min_position, car.max_position, OPTIMUM_POINTS)
-    velocities = np.linspace(-car.max_speed, car.max_speed, OPTIMUM_POINTS)
-    x, y = np.meshgrid(positions, velocities)
-    values = solution.q_values(np.stack([x.ravel(), y.ravel()], axis=1)).max(axis=1)
+    states = solution.spread(OPTIMUM_POINTS).reshape(-1, 2)
+    values = solution.q_values(states).max(axis=1)
     return {"points": OPTIMUM_POINTS, "values": encode(values)}
 
 
@@ -235,15 +269,16 @@ def size_of(shown):
     return sum(len(snapshot["weights"]) for snapshot in shown["snapshots"])
 
 
-def main(argv=None):
-    parser = OneLineParser(prog="explore", description="Makes a page that shows runs.")
-    add = parser.add_argument
-    add("runs", nargs="+", metavar="NAME-log", help=f"directories of runs; at most {MAX_RUNS}")
-    output = {"type": new_file(".html"), "required": True, "metavar": "FILE.html"}
-    add("-o", "--output", help="file to write", **output)
-    args = parser.parse_args(argv)
-    if len(args.runs) > MAX_RUNS:
-        parser.error(f"{len(args.runs)} runs are too many for the page; give at most {MAX_RUNS}")
+def main(args):
+    """Writes the page.
+
+    Args:
+        args: what `parse_args` returned.
+
+    Raises:
+        WrongInput: a run can't be shown.
+        OSError: the page can't be written.
+    """
     runs = [read_run(logdir) for logdir in args.runs]
     thin_out(runs)
     write_file(args.output, fill_in(prepare(runs)).encode())
@@ -252,4 +287,4 @@ def main(argv=None):
 
 if __name__ == "__main__":
     with plain_errors():
-        main()
+        main(args)

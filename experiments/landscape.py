@@ -14,6 +14,44 @@ if not __package__:
     print("landscape.py: start it with python -m experiments.landscape", file=sys.stderr)
     sys.exit(2)
 
+from support.command_line import SEED, OneLineParser, new_file
+from support.errors import WrongInput, plain_errors
+from support.options import ENV
+
+MAX_SHOWN = 8  # snapshots side by side
+
+
+def parse_args(argv=None):
+    """Reads the command line: `argparse.Namespace`; raises `WrongInput`."""
+    parser = OneLineParser(prog="landscape", description="Draws what snapshots have learned.")
+    add = parser.add_argument
+    add(
+        "snapshots",
+        nargs="+",
+        metavar="X.h5",
+        help=f"snapshots, side by side; at most {MAX_SHOWN}",
+    )
+    add(
+        "--plot",
+        metavar="FILE",
+        type=new_file(".png", ".svg"),
+        help="draw to a .png or .svg file",
+    )
+    add("--seed", type=SEED, default=1, help="of the episode (default: 1)")
+    add("--env", metavar="ID", help="environment (default: that of the snapshots)")
+    add("--optimum", action="store_true", help=f"draw the optimum beside them, in {ENV} only")
+    args = parser.parse_args(argv)
+    if len(args.snapshots) > MAX_SHOWN:
+        parser.error(
+            f"{len(args.snapshots)} snapshots don't fit side by side; give at most {MAX_SHOWN}"
+        )
+    return args
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        args = parse_args()  # before the imports below, which take seconds
+
 import support.fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps TensorFlow quiet)
 
 import itertools
@@ -26,19 +64,16 @@ import matplotlib
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.backends import BackendFilter, backend_registry
+from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from experiments.figures import PLOTS, save_figure
-from experiments.optimum import POINTS as OPTIMUM_POINTS
-from experiments.optimum import Solution, discounted
-from experiments.policies import load_policy, play, readable
-from support.command_line import SEED, OneLineParser, new_file
-from support.errors import WrongInput, plain_errors
-from support.options import ENV
+from experiments.common.plots import save_figure
+from experiments.common.trained_policies import load_policy, play_episode, readable
+from experiments.common.value_iteration import POINTS as OPTIMUM_POINTS
+from experiments.common.value_iteration import Solution, discounted
 
 POINTS = 180  # along each axis, at which Q-values are computed
 HUGE = 1e6  # a bound beyond this is ignored: the axis shows what the episodes visit
-MAX_SHOWN = 8  # snapshots side by side
 STEPS = (0, 10, 25, 50, 75, 100, 150, 200)  # labelled on the colour bar of Mountain Car
 PUSHES = ("push left", "no push", "push right")
 COLOURS = ("#2166ac", "#e0e0e0", "#f4a12f")  # of up to three actions, distinct to the colour-blind
@@ -63,8 +98,8 @@ class Column(NamedTuple):
 
 
 def make_column(title, policy, gamma, env, seed):
-    """Plays an episode of a policy, a `Policy` or a `Solution`; returns its `Column`."""
-    episode = list(play(env, policy.act, seed))
+    """Plays an episode of a policy, a `TrainedPolicy` or a `Solution`; returns its `Column`."""
+    episode = list(play_episode(env, policy.act, seed))
     path = np.array([observation for observation, *_ in episode], float)
     _, episode_return, *_ = episode[-1]
     return Column(title, path, episode_return, gamma, policy.q_values)
@@ -81,7 +116,15 @@ def can_show():
 
 
 def check_together(policies, with_optimum):
-    """Raises `WrongInput` where `Policy`s can't be drawn side by side, or not with the optimum."""
+    """Checks that some policies can be drawn together.
+
+    Args:
+        policies: list of `TrainedPolicy`s.
+        with_optimum: whether the optimum is to be drawn beside them.
+
+    Raises:
+        WrongInput: they can't.
+    """
     first = policies[0]
     (size,) = first.env.observation_space.shape
     if size != 2:
@@ -133,28 +176,19 @@ def plane(low, high):
     return np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
 
 
-def draw(env, columns, low, high):
+def draw(figure, env, columns, low, high):
     """Draws the columns side by side, with one scale of colours.
 
     Args:
+        figure: empty figure of matplotlib.
         env: environment of the snapshots.
         columns: list of `Column`s.
         low, high: what `find_bounds` returns.
-
-    Returns:
-        Figure of pyplot.
     """
     is_car = env.spec.id.startswith("MountainCar-")
     n_actions = int(env.action_space.n)
-    figure, axes = plt.subplots(
-        2,
-        len(columns),
-        figsize=(2.4 * len(columns) + 2.3, 5.4),
-        sharex=True,
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
-    )
+    figure.set_size_inches(2.4 * len(columns) + 2.3, 5.4)
+    axes = figure.subplots(2, len(columns), sharex=True, sharey=True, squeeze=False)
     observations = plane(low, high)
     q_values = [
         column.q_values(observations).reshape(POINTS, POINTS, n_actions) for column in columns
@@ -217,7 +251,6 @@ def draw(env, columns, low, high):
         frameon=False,
     )
     legend.set_in_layout(False)  # there is room, below the colour bar
-    return figure
 
 
 def draw_path(panel, path):
@@ -249,28 +282,18 @@ def label_steps(bar, bottom, top, gamma):
     bar.set_label(f"highest Q-value: discounted rewards\n(steps to the flag, at gamma {gamma:g})")
 
 
-def main(argv=None):
-    parser = OneLineParser(prog="landscape", description="Draws what snapshots have learned.")
-    add = parser.add_argument
-    add(
-        "snapshots",
-        nargs="+",
-        metavar="X.h5",
-        help=f"snapshots, side by side; at most {MAX_SHOWN}",
-    )
-    add("--plot", metavar="FILE", type=new_file(*PLOTS), help="draw to a .png or .svg file")
-    add("--seed", type=SEED, default=1, help="of the episode (default: 1)")
-    add("--env", metavar="ID", help="environment (default: that of the snapshots)")
-    add("--optimum", action="store_true", help=f"draw the optimum beside them, in {ENV} only")
-    args = parser.parse_args(argv)
-    if len(args.snapshots) > MAX_SHOWN:
-        parser.error(
-            f"{len(args.snapshots)} snapshots don't fit side by side; give at most {MAX_SHOWN}"
-        )
-    if args.plot is not None:
-        matplotlib.use("Agg")  # to files, without a window
-    elif not can_show():
-        parser.error("no window can be opened here; draw to a file with --plot landscape.png")
+def main(args):
+    """Draws snapshots to a file, or into a window.
+
+    Args:
+        args: what `parse_args` returned.
+
+    Raises:
+        WrongInput: a snapshot can't be drawn, or no window can be opened.
+        OSError: a file can't be written.
+    """
+    if args.plot is None and not can_show():
+        raise WrongInput("no window can be opened here; draw to a file with --plot landscape.png")
     policies = [load_policy(filename, args.env) for filename in args.snapshots]
     check_together(policies, args.optimum)
     env, gamma = policies[0].env, policies[0].gamma
@@ -285,13 +308,15 @@ def main(argv=None):
     for column in columns:
         steps = len(column.path) - 1
         print(f"{column.title} return {column.episode_return} in {steps} steps")
-    figure = draw(env, columns, low, high)
-    if args.plot is not None:
-        save_figure(figure, args.plot)
-    else:
+    make_figure = plt.figure if args.plot is None else Figure  # in a window, or without one
+    figure = make_figure(layout="constrained")
+    draw(figure, env, columns, low, high)
+    if args.plot is None:
         plt.show()
+    else:
+        save_figure(figure, args.plot)
 
 
 if __name__ == "__main__":
     with plain_errors():
-        main()
+        main(args)

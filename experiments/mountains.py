@@ -15,53 +15,52 @@ if not __package__:
     print("mountains.py: start it with python -m experiments.mountains", file=sys.stderr)
     sys.exit(2)
 
+from support.command_line import OneLineParser, new_file, number
+from support.errors import WrongInput, plain_errors
+
+MAX_EPISODES = 1000
+
+
+def parse_args(argv=None):
+    """Reads the command line: `argparse.Namespace`; raises `WrongInput`."""
+    parser = OneLineParser(prog="mountains", description="Plays policies on other mountains.")
+    add = parser.add_argument
+    add("policies", nargs="+", metavar="X.h5", help="snapshots, or a .csv of --save")
+    add("--episodes", type=number(1, MAX_EPISODES), default=20, help="per mountain (default: 20)")
+    add(
+        "--plot",
+        metavar="FILE",
+        type=new_file(".png", ".svg"),
+        help="draw to a .png or .svg file",
+    )
+    add("--save", metavar="FILE", type=new_file(".csv"), help="write the returns to a .csv file")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        args = parse_args()  # before the imports below, which take seconds
+
 import support.fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps TensorFlow quiet)
 
 import itertools
-import math
 
 import gymnasium as gym
-import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from experiments.figures import PLOTS, save_figure
-from experiments.policies import load_policy, readable
-from support.command_line import OneLineParser, new_file, number
-from support.errors import WrongInput, plain_errors
+from experiments.common.dynamics import MountainCar
+from experiments.common.plots import save_figure
+from experiments.common.trained_policies import load_policy, readable
 from support.files import write_file
 from support.options import ENV
 
-matplotlib.use("Agg")  # to files, without a window
-
 FACTORS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5)  # of gravity and of force
 SEED = 0  # of the episodes' starts
-MAX_EPISODES = 1000
 AXES = ("gravity", "force")
 COLUMNS = ("policy", *AXES, "episodes", "return")
-
-
-def step(car, positions, velocities, actions, gravity, force):
-    """One step of many cars at once, bit for bit what `MountainCarEnv.step` does with one.
-
-    Args:
-        car: Gymnasium's `MountainCarEnv`, whose constants are used.
-        positions, velocities: floats of shape (n,).
-        actions: ints of shape (n,).
-        gravity, force: factors of the car's own, shape (n,).
-
-    Returns:
-        (positions, velocities) after the step.
-    """
-    slopes = np.array([math.cos(angle) for angle in (3 * positions).tolist()])  # np.cos may differ
-    pushes = (actions - 1) * (car.force * force)
-    velocities = velocities + (pushes + slopes * -(car.gravity * gravity))
-    velocities = np.clip(velocities, -car.max_speed, car.max_speed)
-    positions = np.clip(positions + velocities, car.min_position, car.max_position)
-    stopped = (positions == car.min_position) & (velocities < 0)
-    return positions, np.where(stopped, 0.0, velocities)
 
 
 def mean_returns(env, choose, episodes, gravity, force):
@@ -73,23 +72,19 @@ def mean_returns(env, choose, episodes, gravity, force):
         episodes: how many are played on each mountain, int.
         gravity, force: factors, floats of shape (m,).
     """
-    car = env.unwrapped
-    max_steps = env.spec.max_episode_steps
     starts = []
     for seed in [SEED] + [None] * (episodes - 1):
         env.reset(seed=seed)
-        starts.append(car.state[0])
-    positions = np.tile(starts, len(gravity))
-    velocities = np.zeros(len(positions))
-    gravity = np.repeat(gravity, episodes)
-    force = np.repeat(force, episodes)
-    returns = np.zeros(len(positions))
-    done = np.zeros(len(positions), bool)
-    for _ in range(max_steps):
-        actions = choose(np.stack([positions, velocities], axis=1).astype(np.float32))
-        positions, velocities = step(car, positions, velocities, actions, gravity, force)
-        returns[~done] -= 1
-        done |= (positions >= car.goal_position) & (velocities >= car.goal_velocity)
+        starts.append(env.unwrapped.state)
+    states = np.tile(starts, (len(gravity), 1))
+    dynamics = MountainCar(env, np.repeat(gravity, episodes), np.repeat(force, episodes))
+    returns = np.zeros(len(states))
+    done = np.zeros(len(states), bool)
+    for _ in range(env.spec.max_episode_steps):
+        actions = choose(dynamics.observe(states).numpy())
+        states, rewards, terminated = dynamics.step(states, actions)
+        returns += np.where(done, 0, rewards)
+        done |= terminated.numpy()
     return returns.reshape(-1, episodes).mean(axis=1)
 
 
@@ -99,7 +94,7 @@ def push_as_it_rolls(observations):
 
 
 def measure(policy, episodes):
-    """Mean returns of a `Policy`: pandas.DataFrame of `COLUMNS` with a row per mountain.
+    """Mean returns of a `TrainedPolicy`: pandas.DataFrame of `COLUMNS` with a row per mountain.
 
     Raises `WrongInput` if it is for another environment.
     """
@@ -193,11 +188,10 @@ def plot(results, rolling):
         rolling: what `reference` returns.
 
     Returns:
-        Figure of pyplot.
+        Figure of matplotlib.
     """
-    figure, (chart, *panels) = plt.subplots(
-        1, 3, figsize=(12, 4.6), width_ratios=[1.25, 1, 1], layout="constrained"
-    )
+    figure = Figure(figsize=(12, 4.6), layout="constrained")
+    chart, *panels = figure.subplots(1, 3, width_ratios=[1.25, 1, 1])
     star = {
         "marker": "*",
         "color": "white",
@@ -228,14 +222,16 @@ def plot(results, rolling):
     return figure
 
 
-def main(argv=None):
-    parser = OneLineParser(prog="mountains", description="Plays policies on other mountains.")
-    add = parser.add_argument
-    add("policies", nargs="+", metavar="X.h5", help="snapshots, or a .csv of --save")
-    add("--episodes", type=number(1, MAX_EPISODES), default=20, help="per mountain (default: 20)")
-    add("--plot", metavar="FILE", type=new_file(*PLOTS), help="draw to a .png or .svg file")
-    add("--save", metavar="FILE", type=new_file(".csv"), help="write the returns to a .csv file")
-    args = parser.parse_args(argv)
+def main(args):
+    """Plays policies on other mountains, and prints, saves and draws what they return there.
+
+    Args:
+        args: what `parse_args` returned.
+
+    Raises:
+        WrongInput: a policy can't be played there, or a file isn't one of --save.
+        OSError: a file can't be written.
+    """
     env = gym.make(ENV)
     results = pd.concat(
         read(name) if name.endswith(".csv") else measure(load_policy(name), args.episodes)
@@ -253,4 +249,4 @@ def main(argv=None):
 
 if __name__ == "__main__":
     with plain_errors():
-        main()
+        main(args)

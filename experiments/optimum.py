@@ -5,12 +5,8 @@
 
 The second line says how far the values that a network has learned are from the right ones.
 
-A network has to learn Q from the agent's own tries. Here the rules of the problem are known, so the
-Bellman equation can be solved directly: on a grid of positions and velocities, every value is
-replaced by what the equation gives for it, again and again, until the values hardly change (Sutton
-and Barto, "Reinforcement Learning", 2018, section 4.4). Between the points of the grid, values are
-interpolated. The finer the grid, the less that matters; so the grid is refined until the return of
-the resulting policy hardly changes.
+Value iteration is explained in experiments/common/value_iteration.py. It computes the values of
+points on a grid, which is refined until the return of the resulting policy hardly changes.
 """
 
 import sys
@@ -19,144 +15,59 @@ if not __package__:
     print("optimum.py: start it with python -m experiments.optimum", file=sys.stderr)
     sys.exit(2)
 
+from support.command_line import OneLineParser, new_file, number
+from support.errors import WrongInput, plain_errors
+
+
+def parse_args(argv=None):
+    """Reads the command line: `argparse.Namespace`; raises `WrongInput`."""
+    parser = OneLineParser(prog="optimum", description="Computes the best return in Mountain Car.")
+    add = parser.add_argument
+    add("snapshots", nargs="*", metavar="X.h5", help="compare the values of these with the optimum")
+    add(
+        "--gamma",
+        type=number(0.0, 1.0),
+        metavar="X",
+        help="discount factor for the optimum (default: that of run.py)",
+    )
+    add("--save", metavar="FILE", type=new_file(".csv"), help="write the figures to a .csv file")
+    args = parser.parse_args(argv)
+    if args.snapshots and args.gamma is not None:
+        parser.error(
+            "--gamma is for the optimum alone; leave it out, for a snapshot is compared with the "
+            "optimum for its own discount factor"
+        )
+    if args.save is not None and not args.snapshots:
+        parser.error("--save is for the figures of snapshots; name some")
+    return args
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        args = parse_args()  # before the imports below, which take seconds
+
 import support.fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps TensorFlow quiet)
 
 import functools
 
-import gymnasium as gym
 import numpy as np
 import pandas as pd
-from scipy import ndimage
 
-from experiments.mountains import step
-from experiments.policies import load_policy, play, readable
-from support.command_line import OneLineParser, new_file, number
-from support.errors import WrongInput, plain_errors
+import run
+from experiments.common.trained_policies import load_policy, play_episode, readable
+from experiments.common.value_iteration import POINTS, STARTS, Solution, discounted, refine
 from support.files import write_file
 from support.options import ENV
 
-COARSEST = 100  # points along each axis, doubled until the mean return is precise
-PRECISION = 0.1  # change of the mean return that is small enough
-SMALLEST_CHANGE = 1e-3  # of a value, at which value iteration ends
-STARTS = 1001  # positions at which an episode may begin, evenly spread
-MAX_PLAYED = 1000  # steps of an episode
-ACTIONS = (0, 1, 2)
-POINTS = 400  # along each axis of the grid that networks are compared with
-EPISODES = 20  # that each of them plays
+EPISODES = 20  # that each network plays
 SEED = 0  # of the first of these episodes
-
-
-class Solution:
-    """The values of all states of Mountain Car, on a grid of points.
-
-    Args:
-        points: along each axis, int.
-        gamma: discount factor.
-        coarser: a `Solution` to start from, which makes it quicker; or None.
-
-    Attributes:
-        values: highest Q-values, float array (points, points); the first index is that of the
-            velocity, the second that of the position. 0 where the episode is over.
-    """
-
-    def __init__(self, points, gamma, coarser=None):
-        self.car = gym.make(ENV).unwrapped
-        self.gamma = gamma
-        self.values = np.zeros((points, points))
-        positions = np.linspace(self.car.min_position, self.car.max_position, points)
-        velocities = np.linspace(-self.car.max_speed, self.car.max_speed, points)
-        states = [axis.ravel() for axis in np.meshgrid(positions, velocities)]
-        is_over = self._is_over(*states).reshape(points, points)
-        if coarser is not None:
-            self.values = np.where(is_over, 0, coarser._look_up(*states).reshape(points, points))
-        outcomes = [self._outcome(*states, action) for action in ACTIONS]
-        change = np.inf
-        while change > SMALLEST_CHANGE:
-            q_values = [self._q_value(*outcome) for outcome in outcomes]
-            values = np.where(is_over, 0, np.max(q_values, axis=0).reshape(points, points))
-            change = np.abs(values - self.values).max()
-            self.values = values
-
-    def _is_over(self, positions, velocities):
-        return (positions >= self.car.goal_position) & (velocities >= self.car.goal_velocity)
-
-    def _places(self, positions, velocities):
-        """Where states are on the grid: float array (2, n), in units of its points."""
-        last = len(self.values) - 1
-        width = self.car.max_position - self.car.min_position
-        columns = (positions - self.car.min_position) / width * last
-        rows = (velocities + self.car.max_speed) / (2 * self.car.max_speed) * last
-        return np.stack([rows, columns])
-
-    def _look_up(self, positions, velocities):
-        places = self._places(positions, velocities)
-        return ndimage.map_coordinates(self.values, places, order=1, mode="nearest")
-
-    def _outcome(self, positions, velocities, action):
-        """What an action leads to: whether the episode is over, and the places on the grid."""
-        actions = np.full(len(positions), action)
-        following = step(self.car, positions, velocities, actions, gravity=1.0, force=1.0)
-        return self._is_over(*following), self._places(*following)
-
-    def _q_value(self, is_over, places):
-        next_values = ndimage.map_coordinates(self.values, places, order=1, mode="nearest")
-        return -1 + self.gamma * np.where(is_over, 0, next_values)
-
-    def q_values(self, observations):
-        """Q-values, floats (n, 3), for observations (n, 2): positions and velocities."""
-        positions, velocities = np.asarray(observations, float).T
-        outcomes = [self._outcome(positions, velocities, action) for action in ACTIONS]
-        return np.stack([self._q_value(*outcome) for outcome in outcomes], axis=1)
-
-    def act(self, observation):
-        """The best action, an int, for one observation."""
-        return int(self.q_values(observation[np.newaxis])[0].argmax())
-
-    def play(self):
-        """Plays greedily from `STARTS` positions at rest, for at most `MAX_PLAYED` steps.
-
-        Returns:
-            Number of steps of each episode, an int array (STARTS,).
-        """
-        positions = np.linspace(-0.6, -0.4, STARTS)  # as MountainCarEnv.reset draws them
-        velocities = np.zeros(STARTS)
-        steps = np.zeros(STARTS, int)
-        is_over = np.zeros(STARTS, bool)
-        while not is_over.all() and steps.max() < MAX_PLAYED:
-            q_values = self.q_values(np.stack([positions, velocities], axis=1))
-            actions = q_values.argmax(axis=1)
-            positions, velocities = step(self.car, positions, velocities, actions, 1.0, 1.0)
-            steps[~is_over] += 1
-            is_over |= self._is_over(positions, velocities)
-        return steps
-
-
-def refine():
-    """Solves Mountain Car without discount on ever finer grids, until `PRECISION` is reached.
-
-    Yields:
-        For each grid: the points along an axis, an int; what `Solution.play` returns.
-    """
-    points, solution, mean = COARSEST, None, np.inf
-    while True:
-        solution = Solution(points, 1.0, solution)
-        steps = solution.play()
-        yield points, steps
-        if abs(steps.mean() - mean) < PRECISION:
-            return
-        points, mean = 2 * points, steps.mean()
-
-
-def discounted(steps, gamma):
-    """What a number of steps to the flag is worth: -(1 + gamma + gamma^2 + ...)."""
-    return -steps if gamma == 1 else -(1 - gamma**steps) / (1 - gamma)
 
 
 def compare(policy, solution):
     """How far the Q-values of a policy are from the right ones, in the states that it visits.
 
     Args:
-        policy: `Policy` in Mountain Car.
+        policy: `TrainedPolicy` in Mountain Car.
         solution: `Solution` with the discount factor with which the policy was trained.
 
     Returns:
@@ -169,7 +80,7 @@ def compare(policy, solution):
     observations, returns = [], []
     for episode in range(EPISODES):
         seed = SEED if episode == 0 else None
-        *states, (_, episode_return, *_) = play(policy.env, policy.act, seed)
+        *states, (_, episode_return, *_) = play_episode(policy.env, policy.act, seed)
         observations += [observation for observation, *_ in states]
         returns.append(episode_return)
     learned = policy.q_values(np.array(observations))
@@ -186,32 +97,14 @@ def compare(policy, solution):
     }
 
 
-def main(argv=None):
-    parser = OneLineParser(prog="optimum", description="Computes the best return in Mountain Car.")
-    add = parser.add_argument
-    gamma = {"type": number(0.0, 1.0), "metavar": "X", "default": 0.99}
-    add("snapshots", nargs="*", metavar="X.h5", help="compare the values of these with the optimum")
-    add("--gamma", help="discount factor for the optimum (default: 0.99)", **gamma)
-    add("--save", metavar="FILE", type=new_file(".csv"), help="write the figures to a .csv file")
-    args = parser.parse_args(argv)
-    if args.snapshots:
-        figures = compare_all([load_policy(filename) for filename in args.snapshots])
-        mean = pd.DataFrame([figures.mean()], ["mean"])
-        shown = pd.concat([figures, mean]) if len(figures) > 1 else figures
-        print(shown.to_string(float_format="{:.2f}".format))
-        if args.save is not None:
-            write_file(args.save, figures.to_csv(index_label="snapshot").encode())
-            print(f"Saved {args.save}")
-    elif args.save is not None:
-        parser.error("--save is for the figures of snapshots; name some")
-    else:
-        print_optimum(args.gamma)
-
-
 def compare_all(policies):
-    """What `compare` returns for each of some `Policy`s: pandas.DataFrame with a row for each.
+    """What `compare` returns for some policies: pandas.DataFrame with a row for each.
 
-    Raises `WrongInput` if one is for another environment.
+    Args:
+        policies: list of `TrainedPolicy`s.
+
+    Raises:
+        WrongInput: one is for another environment.
     """
     for policy in policies:
         if policy.env_id != ENV:
@@ -233,6 +126,28 @@ def print_optimum(gamma):
     )
 
 
+def main(args):
+    """Prints the optimum, or compares snapshots with it.
+
+    Args:
+        args: what `parse_args` returned.
+
+    Raises:
+        WrongInput: a snapshot can't be compared.
+        OSError: a file can't be written.
+    """
+    if not args.snapshots:
+        print_optimum(run.DISCOUNT_FACTOR_GAMMA if args.gamma is None else args.gamma)
+        return
+    figures = compare_all([load_policy(filename) for filename in args.snapshots])
+    mean = pd.DataFrame([figures.mean()], ["mean"])
+    shown = pd.concat([figures, mean]) if len(figures) > 1 else figures
+    print(shown.to_string(float_format="{:.2f}".format))
+    if args.save is not None:
+        write_file(args.save, figures.to_csv(index_label="snapshot").encode())
+        print(f"Saved {args.save}")
+
+
 if __name__ == "__main__":
     with plain_errors():
-        main()
+        main(args)

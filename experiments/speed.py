@@ -5,7 +5,7 @@
   and for the targets, and `model.fit` for the update;
 - on-batch: the same with `predict_on_batch` and `train_on_batch`;
 - Stable-Baselines3: its DQN (PyTorch), whose loss is Huber's and whose other settings are the same;
-- screen: the compiled loop of experiments.screen, of which there is one on each core.
+- compiled: the compiled loop of experiments.sweep, of which there is one on each core.
 
 All train a network of the same size in Mountain Car, on the CPU with their default threads; with
 --hidden-units 256, one of wider layers. They take turns, each time in a new process. Let the
@@ -25,11 +25,46 @@ if not __package__:
     print("speed.py: start it with python -m experiments.speed", file=sys.stderr)
     sys.exit(2)
 
+import importlib.util
+
+from support.command_line import OneLineParser, number
+from support.errors import plain_errors
+
+STEPS = {  # contenders: the learning steps that each is timed over, a few seconds
+    "lesson": 20000,
+    "literal-port": 50,
+    "on-batch": 500,
+    "Stable-Baselines3": 3000,
+    "compiled": 60000,
+}
+
+
+def parse_args(argv=None):
+    """Reads the command line: `argparse.Namespace`; raises `WrongInput`."""
+    parser = OneLineParser(prog="speed", description="Compares training speeds.")
+    add = parser.add_argument
+    add("--rounds", type=number(1, 1000), default=3, help="measurements of each (default: 3)")
+    add("--only", choices=STEPS, help="measure one once, in this process")
+    add(
+        "--hidden-units",
+        type=number(1, 4096),
+        metavar="N",
+        help="neurons in each hidden layer (default: those of run.py)",
+    )
+    args = parser.parse_args(argv)
+    if not args.only and importlib.util.find_spec("stable_baselines3") is None:
+        parser.error("no Stable-Baselines3: pip install -r experiments/speed-requirements.txt")
+    return args
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        args = parse_args()  # before the imports below, which take seconds
+
 import support.fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps TensorFlow quiet)
 
 import contextlib
 import functools
-import importlib.util
 import subprocess
 import tempfile
 import time
@@ -39,10 +74,8 @@ import numpy as np
 import pandas as pd
 
 import run
-from experiments.loop import STEPS_PER_CALL, CompiledLoop
+from experiments.common.compiled_loop import STEPS_PER_CALL, CompiledLoop
 from replay_buffer import ReplayBuffer
-from support.command_line import OneLineParser, number
-from support.errors import plain_errors
 from support.training import Training
 
 
@@ -166,51 +199,43 @@ def measure(train, steps):
     return steps / (env.times[-1] - env.times[-1 - steps])
 
 
-def measure_screen(steps):
-    """Learning steps per second of the compiled loop, over so many steps."""
-    run.EVAL_EVERY = 10**9
-    times = []
+def measure_compiled(steps):
+    """Learning steps per second of the compiled loop, over about so many steps."""
+    first = run.TRAIN_START + STEPS_PER_CALL  # after the first call that learns
+    run.MAX_STEPS = run.EVAL_EVERY = first + steps
+    run.EVAL_STEPS = 1
+    times = {}
 
-    def is_stopped(step):
-        if step >= run.TRAIN_START + STEPS_PER_CALL:  # after the first call that learns
-            times.append(time.perf_counter())
-        return len(times) > steps / STEPS_PER_CALL
+    def take_time(step):
+        times[step] = time.perf_counter()
 
-    CompiledLoop(run, "MountainCar-v0").compile().train(0, is_stopped)
-    return (len(times) - 1) * STEPS_PER_CALL / (times[-1] - times[0])
+    CompiledLoop(run, "MountainCar-v0").compile().train(0, take_time)
+    start, *_, end = [step for step in times if step >= first]
+    return (end - start) / (times[end] - times[start])
 
 
-CONTENDERS = {  # each measures a few seconds of learning steps, in this process
-    "lesson": functools.partial(measure, train_lesson, 20000),
-    "literal-port": functools.partial(measure, train_port, 50),
-    "on-batch": functools.partial(measure, train_on_batch, 500),
-    "Stable-Baselines3": functools.partial(measure, train_stable_baselines3, 3000),
-    "screen": functools.partial(measure_screen, 60000),
+CONTENDERS = {  # functions of a number of learning steps, which measure in this process
+    "lesson": functools.partial(measure, train_lesson),
+    "literal-port": functools.partial(measure, train_port),
+    "on-batch": functools.partial(measure, train_on_batch),
+    "Stable-Baselines3": functools.partial(measure, train_stable_baselines3),
+    "compiled": measure_compiled,
 }
 
 
-def main():
-    parser = OneLineParser(prog="speed", description="Compares training speeds.")
-    add = parser.add_argument
-    add("--rounds", type=number(1, 1000), default=3, help="measurements of each (default: 3)")
-    add("--only", choices=CONTENDERS, help="measure one once, in this process")
-    add(
-        "--hidden-units",
-        type=number(1, 4096),
-        default=run.HIDDEN_UNITS,
-        help="neurons in each hidden layer (default: %(default)s)",
-    )
-    args = parser.parse_args()
-    run.HIDDEN_UNITS = args.hidden_units
-    if args.only:
-        print(CONTENDERS[args.only]())
-        return
-    if importlib.util.find_spec("stable_baselines3") is None:
-        parser.error("no Stable-Baselines3: pip install -r experiments/speed-requirements.txt")
+def main(args):
+    """Measures the contenders in turns, each time in a new process, and prints a table.
 
+    Args:
+        args: what `parse_args` returned; with `only`, one is measured in this process.
+    """
+    run.HIDDEN_UNITS = args.hidden_units or run.HIDDEN_UNITS
+    if args.only:
+        print(CONTENDERS[args.only](STEPS[args.only]))
+        return
     rates = {name: [] for name in CONTENDERS}
     for name in list(CONTENDERS) * args.rounds:
-        words = ["--only", name, "--hidden-units", str(args.hidden_units)]
+        words = ["--only", name, "--hidden-units", str(run.HIDDEN_UNITS)]
         command = [sys.executable, "-m", "experiments.speed", *words]
         process = subprocess.run(command, capture_output=True, text=True)
         if process.returncode:
@@ -234,4 +259,4 @@ def main():
 
 if __name__ == "__main__":
     with plain_errors():
-        main()
+        main(args)

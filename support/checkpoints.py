@@ -83,6 +83,24 @@ def write_checkpoint(logdir, state, missing=None):
     write_file(os.path.join(logdir, CHECKPOINT), content, hashlib.sha256(content).digest())
 
 
+class Evaluation(NamedTuple):
+    """The result of an evaluation in a training.
+
+    Attributes:
+        step: training step, counted from 1.
+        episode_return_avg: mean return of the episodes completed; nan if there is none.
+        avg_max_q_value: mean of the highest Q-values of the validation observations.
+        seconds: time spent on training up to it, evaluations and checkpoints left out.
+        episodes: how many episodes were completed.
+    """
+
+    step: int
+    episode_return_avg: float
+    avg_max_q_value: float
+    seconds: float
+    episodes: int
+
+
 class StoppedRun(NamedTuple):
     """A run that can be resumed.
 
@@ -152,8 +170,9 @@ def read_checkpoint(logdir):
     """Reads the checkpoint of the run in a directory.
 
     Returns the states of all parts, dicts of names to arrays and JSON values, of which `run` is
-    checked, and `file`: its `format`, the `versions` of libraries, and `missing`. Raises
-    `WrongInput` where there is no run, or its checkpoint is damaged or of another version.
+    checked, and has its `evaluations` as a list of `Evaluation`s; and `file`: its `format`, the
+    `versions` of libraries, and `missing`. Raises `WrongInput` where there is no run, or its
+    checkpoint is damaged or of another version.
     """
     find_run(logdir)
     filename = os.path.join(logdir, CHECKPOINT)
@@ -173,6 +192,10 @@ def read_checkpoint(logdir):
             if not all(type(value) is str for value in state["file"][table].values()):
                 raise ValueError(f"its {table} are not strings")
         _check_run(**state["run"])
+        state["run"]["evaluations"] = [
+            Evaluation(int(step), *others, int(episodes))
+            for step, *others, episodes in state["run"]["evaluations"].tolist()
+        ]
     except Exception as error:  # a right checksum doesn't make the content right
         raise WrongInput(f"{filename} is not a checkpoint of this program: {error!r}") from error
     return state

@@ -145,15 +145,26 @@ def scale_and_offset(space):
     """What maps the bounds of a space to -1 and 1, when an observation is scaled and then shifted.
 
     Args:
-        space: Gymnasium `Box`.
+        space: Gymnasium space of vectors.
 
     Returns:
         (scale, offset), lists of floats.
 
     Raises:
-        WrongInput: a part of the space has no bounds.
+        WrongInput: a part of the space has no bounds, or it isn't known which.
     """
-    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    if isinstance(space, gym.spaces.Box):
+        low, high = space.low, space.high
+    elif isinstance(space, gym.spaces.MultiDiscrete):
+        low, high = space.start, space.start + space.nvec - 1
+    elif isinstance(space, gym.spaces.MultiBinary):
+        low, high = np.zeros(space.shape), np.ones(space.shape)
+    else:
+        raise WrongInput(
+            "SCALE_OBSERVATIONS needs bounds, which are known of a Box, a MultiDiscrete and a "
+            f"MultiBinary, and not of {space}; a wrapper can make it a Box ({SEE_PAGE})"
+        )
+    low, high = low.astype(np.float64), high.astype(np.float64)
     largest = np.finfo(np.float32).max  # which some environments give in place of infinity
     unbounded = np.flatnonzero((low <= -largest) | (high >= largest))
     if unbounded.size:

@@ -100,10 +100,27 @@ def plain_errors():
     except Diverged as error:
         sys.exit(print_error(error, status=1))
     except OSError as error:
-        place = own_frames(error.__traceback__)[-1]
-        if Path(place.filename).parent not in (ROOT / "support", ROOT / "experiments"):
+        if not is_fault_of_machine(error):
             raise
         sys.exit(print_error(error, status=1))
+
+
+def is_fault_of_machine(error):
+    """Whether an exception comes from a full disk or a lack of memory, say, and not from the code.
+
+    An `OSError` that is raised in support/ or experiments/ does; one that your own code raises is a
+    mistake in it.
+    """
+    if isinstance(error, OSError):
+        frames = own_frames(error.__traceback__)
+        return bool(frames) and is_machinery(frames[-1].filename)
+    return isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
+
+
+def is_machinery(filename):
+    """Whether a file of source is in support/ or experiments/."""
+    folders = (ROOT / "support", ROOT / "experiments")
+    return any(Path(filename).is_relative_to(folder) for folder in folders)
 
 
 def describe(error):

@@ -50,7 +50,10 @@ def read_options(constants):
         WrongInput: the input is wrong, and the lesson is not the program.
     """
     if constants["__name__"] != "__main__":
-        return parse_options(constants, constants.get("__arguments__", []))
+        options = parse_options(constants, constants.get("__arguments__", []))
+        if constants.get("__is_for_options__"):
+            raise OptionsRead(options)
+        return options
     program = sys.modules["__main__"]
     if vars(program) is constants:  # where another file imports the lesson, it is this one
         sys.modules.setdefault(Path(constants["__file__"]).stem, program)
@@ -83,6 +86,37 @@ def load_lesson(filename, arguments=()):
         del sys.modules[name]  # as an import does, for it is half loaded
         raise
     return lesson
+
+
+class OptionsRead(Exception):
+    """Ends the execution of a lesson of which only the options are wanted."""
+
+
+def read_constants(filename, arguments=()):
+    """The constants of a lesson: it is executed up to the line that reads the options.
+
+    So nothing is imported that takes seconds.
+
+    Args:
+        filename: of its source.
+        arguments: the words of a command line, strings, which are checked.
+
+    Returns:
+        List of `Setting`s.
+
+    Raises:
+        WrongInput: a constant has a value that can't be, or the arguments are wrong.
+    """
+    spec = importlib.util.spec_from_file_location(Path(filename).stem, filename)
+    lesson = importlib.util.module_from_spec(spec)
+    lesson.__arguments__ = list(arguments)
+    lesson.__is_for_options__ = True
+    try:
+        spec.loader.exec_module(lesson)
+    except OptionsRead as stop:
+        (options,) = stop.args
+        return options.constants
+    return lesson.options.constants
 
 
 def parse_options(constants, arguments):

@@ -11,26 +11,15 @@ import sys
 import threading
 import time
 from glob import escape, glob
-from typing import NamedTuple
 
 import keras
 import numpy as np
 from tqdm import tqdm
 
-from support.checkpoints import CHECKPOINT, encode, write_checkpoint
+from support.checkpoints import CHECKPOINT, Evaluation, encode, write_checkpoint
 from support.environments import NOT_REPEATABLE, why_not_drawn
 from support.errors import BrokenEnvironment, Diverged, WrongInput, describe
 from support.files import PARTIAL, lock, partial_name
-
-
-class Evaluation(NamedTuple):
-    """The result of an evaluation, over so many `episodes`; `seconds` is the time up to it."""
-
-    step: int
-    episode_return_avg: float
-    avg_max_q_value: float
-    seconds: float
-    episodes: int
 
 
 def over_episodes(count):
@@ -80,6 +69,8 @@ class Training:
         settings: dict of names to numbers, strings and bools, which is recorded with the run and in
             its snapshots: the constants in lower case, `env` and `seed`.
         stopped_run: `StoppedRun` to go on with; None for a new run.
+        on_checkpoint: function that is called with the step after each checkpoint but the first, of
+            step 0; or None.
 
     Attributes:
         name, seed, max_steps, settings: as above.
@@ -90,13 +81,18 @@ class Training:
         log: the part of that name, a `TrainingLog`; None before `start`.
         evaluations: list of `Evaluation`s so far.
         validation_observations: array over which avg_max_q_value is taken; None before it is drawn.
-        on_checkpoint: None, or a function that each run in this process calls with the step after
-            each checkpoint but the first, of step 0.
     """
 
-    on_checkpoint = None
-
-    def __init__(self, name, seed, max_steps, checkpoint_every, settings=None, stopped_run=None):
+    def __init__(
+        self,
+        name,
+        seed,
+        max_steps,
+        checkpoint_every,
+        settings=None,
+        stopped_run=None,
+        on_checkpoint=None,
+    ):
         self.name = name
         self.seed = seed
         self.max_steps = max_steps
@@ -107,6 +103,7 @@ class Training:
         self.evaluations = []
         self.validation_observations = None
         self._checkpoint_every = checkpoint_every
+        self._on_checkpoint = on_checkpoint
         self._state = stopped_run.state if stopped_run else None
         self._lock = stopped_run.lock if stopped_run else None
         self._parts = {}
@@ -114,7 +111,7 @@ class Training:
         self._missing = {}  # why the other parts' state is not saved
         self._step = self._saved_step = 0
         self._first_return = None
-        self._started = time.perf_counter()
+        self._started = time.perf_counter()  # later by what isn't training
         self._stop_signal = None
 
     @property
@@ -175,6 +172,20 @@ class Training:
         self.log.evaluation(step, episode_return_avg, episodes, avg_max_q_value)
         return self.best is found
 
+    @contextlib.contextmanager
+    def paused(self):
+        """Hides the progress bar, and leaves out what is done inside of the time of training."""
+        with self.log.paused(), self._clock_stopped():
+            yield
+
+    @contextlib.contextmanager
+    def _clock_stopped(self):
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._started += time.perf_counter() - start
+
     @property
     def best(self):
         """The first `Evaluation` with the highest mean return; None without one."""
@@ -204,7 +215,8 @@ class Training:
         is_due = step // every > self._saved_step // every
         is_late = step - self._saved_step >= 2 * every
         if is_last_step or is_late or (is_due and is_episode_end):
-            self._save()
+            with self._clock_stopped():
+                self._save()
 
     def get_state(self):
         """Returns what a resumed run needs: a dict of arrays and JSON values."""
@@ -227,10 +239,7 @@ class Training:
         self._step = self._saved_step = state["step"]
         self._started = time.perf_counter() - state["seconds"]
         self._first_return = state["first_return"]
-        self.evaluations = [
-            Evaluation(int(step), *others, int(episodes))
-            for step, *others, episodes in state["evaluations"].tolist()
-        ]
+        self.evaluations = state["evaluations"]
         observations = self.validation_observations = state["validation_observations"]
         if observations is None:
             if self._step >= self.settings.get("q_validation_size", math.inf):
@@ -268,8 +277,8 @@ class Training:
             raise Diverged(f"the weights are not finite at step {self._step}")
         write_checkpoint(self.logdir, states, self._missing)
         self._saved_step = self._step
-        if self.on_checkpoint and self._step:
-            self.on_checkpoint(self._step)
+        if self._on_checkpoint and self._step:
+            self._on_checkpoint(self._step)
 
     def _give_up(self, name, reason):
         """Remembers a part whose state can't be saved; says once what follows from that."""

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from support.checkpoints import encode, read_checkpoint, write_checkpoint
 from support.errors import plain_errors
 from support.options import load_lesson
 from support.snapshots import write_snapshot
@@ -67,10 +68,16 @@ def start_experiment(program, folder, *arguments, replacements=None):
 
     `replacements` are texts in run.py and what is to stand there instead.
     """
-    copied = ("*.py", "requirements.txt", "support/*.py", "experiments/*.py", "experiments/*.txt")
+    copied = (
+        "*.py",
+        "requirements.txt",
+        "support/*.py",
+        "experiments/**/*.py",
+        "experiments/*.txt",
+    )
     for file in (file for pattern in copied for file in ROOT.glob(pattern)):
         copy = folder / file.relative_to(ROOT)
-        copy.parent.mkdir(exist_ok=True)
+        copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, copy)
     for old, new in (replacements or {}).items():
         source = (folder / "run.py").read_text()
@@ -134,6 +141,15 @@ def rolling(model, tmp_path, monkeypatch):
     set_rolling(model)
     write_snapshot("rolling-0.h5", model)
     return model
+
+
+def rewrite(logdir, change):
+    """Writes the checkpoint of a run again with a changed state."""
+    state = read_checkpoint(logdir)
+    del state["file"]
+    change(state)
+    state["run"]["evaluations"] = np.array(state["run"]["evaluations"], float).reshape(-1, 5)
+    write_checkpoint(logdir, {part: encode(values) for part, values in state.items()})
 
 
 def exit_status(main, *arguments):

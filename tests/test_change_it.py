@@ -1,5 +1,6 @@
 """The walkthrough of docs/change-it.md does what it says, step by step."""
 
+import itertools
 import re
 import shlex
 import sys
@@ -7,9 +8,10 @@ import sys
 import pytest
 from conftest import ROOT
 
-from experiments import grid, screen
+from experiments import sweep
+from experiments.common import engines
+from experiments.common.choice import choose_engine, describe
 from support.checkpoints import read_checkpoint
-from support.options import load_lesson
 
 PAGE = (ROOT / "docs" / "change-it.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
@@ -103,27 +105,30 @@ def test_looking_inside_shows_the_targets_of_eleven_updates(command, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "heading, name, values",
+    "name, values, engine",
     [
-        ("A constant of your own", "activation", ["relu", "tanh"]),
-        ("Is it better?", "double", [False, True]),
+        ("activation", ["relu", "tanh"], "compiled"),
+        ("double", [False, True], "compiled"),
+        ("past_limit", [False, True], "exact"),
     ],
 )
-def test_the_comparisons_vary_the_constants_of_the_page(
-    heading, name, values, tmp_path, monkeypatch
+def test_the_comparisons_vary_the_constants_of_the_page_in_the_way_that_it_says(
+    name, values, engine, tmp_path, monkeypatch
 ):
     (tmp_path / "run.py").write_text((ROOT / "run.py").read_text())
-    (diff,) = [block for language, block in BLOCKS.findall(SECTIONS[heading]) if language == "diff"]
-    apply(diff, tmp_path)
-    blocks = [block for language, block in BLOCKS.findall(SECTIONS["Is it better?"])]
-    lines = [line for line in blocks if line.startswith("python") and f"--{name}" in line]
-    assert any("experiments.screen" in line for line in lines)
-    monkeypatch.setattr(screen.Shared, "lesson", tmp_path / "run.py")
-    for line in lines:
-        program = screen if "experiments.screen" in line else grid
-        monkeypatch.setattr(program, "run", load_lesson(tmp_path / "run.py"))
-        args = program.parse_args(shlex.split(line)[3:])
-        assert len(args.runs) == 2 * 10
-        assert [planned["hyperparameters"][name] for planned in args.runs[:2]] == values
-        if program is screen:
-            screen.check_settings(args)
+    headings = ("A constant of your own", "Is it better?")
+    blocks = [block for heading in headings for block in BLOCKS.findall(SECTIONS[heading])]
+    command = f"python -m experiments.sweep --{name.replace('_', '-')} "
+    for language, block in itertools.takewhile(lambda pair: command not in pair[1], blocks):
+        if language == "diff":
+            apply(block, tmp_path)
+    (line,) = [block for _, block in blocks if block.startswith(command)]
+    monkeypatch.setattr(sweep, "LESSON", tmp_path / "run.py")
+    monkeypatch.setattr(engines, "LESSON", tmp_path / "run.py")
+    plan = sweep.parse_args(shlex.split(line)[3:]).plan
+    assert len(plan.runs) == 2 * 10
+    assert [run.hyperparameters[name] for run in plan.runs[:2]] == values
+    choice = choose_engine(plan.settings(), plan.varied)
+    assert (choice.problem, choice.engine) == (None, engine)
+    said = describe(plan._replace(engine=engine), choice, plan.runs, places=2)
+    assert f"`{said}`" in " ".join(SECTIONS["Is it better?"].split())

@@ -193,7 +193,7 @@ def test_a_replay_buffer_that_does_not_fit_into_memory_ends_in_one_line(
 
 
 def test_without_its_libraries_an_experiment_says_how_to_install_them():
-    command = [sys.executable, "-S", "-m", "experiments.grid"]
+    command = [sys.executable, "-S", "-m", "experiments.sweep"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
     assert "not installed: filelock, " in result.stderr

@@ -8,13 +8,15 @@ from types import SimpleNamespace
 import gymnasium as gym
 import numpy as np
 import pytest
-from conftest import ROOT, constants_kept, exit_status, main
+from conftest import ROOT, constants_kept, main
 from playwright import sync_api
+from test_experiments import exit_status_of
 
 import run
 from experiments import explore
-from experiments.pictures import BROWSER, BROWSERS
-from experiments.policies import load_policy, play
+from experiments.common.trained_policies import load_policy, play_episode
+from experiments.redraw import BROWSER, BROWSERS
+from support.checkpoints import read_checkpoint
 
 MINUS = "\N{MINUS SIGN}"
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -37,7 +39,7 @@ def folder(tmp_path_factory):
         main(f"--name narrow {SHORT}")
         main(f"--name wide {SHORT} {WIDE}")
         os.rename("wide-log", f"{HOSTILE}-log")
-        assert exit_status(explore.main, "narrow-log", f"{HOSTILE}-log", "-o", "page.html") == 0
+        assert exit_status_of(explore, "narrow-log", f"{HOSTILE}-log", "-o", "page.html") == 0
     os.chdir(before)
     return folder
 
@@ -53,19 +55,29 @@ def browser():
 
 
 @pytest.fixture
-def page(browser, folder):
-    """The page, opened; it must neither request anything else nor report a mistake."""
+def open_page(browser):
+    """Opens the page in a file; it must neither request anything else nor report a mistake."""
     page = browser.new_page(viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
     requests, mistakes = [], []
     page.on("request", lambda request: requests.append(request.url))
     page.on("pageerror", lambda error: mistakes.append(str(error)))
     page.on("console", lambda message: mistakes.append(message.text))
     page.on("dialog", lambda dialog: mistakes.append(dialog.message) or dialog.dismiss())
-    page.goto((folder / "page.html").as_uri())
-    yield page
+
+    def go_to(file):
+        page.goto(file.as_uri())
+        return page
+
+    yield go_to
     assert [url for url in requests if not url.startswith("data:")] == [page.url]
     assert mistakes == []
     page.close()
+
+
+@pytest.fixture
+def page(open_page, folder):
+    """The page of two runs, opened."""
+    return open_page(folder / "page.html")
 
 
 def runs(folder):
@@ -73,7 +85,7 @@ def runs(folder):
 
 
 def load(page, folder, number, step):
-    """Shows a snapshot; returns its `Policy`, and one whose weights are rounded as the page's."""
+    """Shows a snapshot; returns its policy, and one whose weights are rounded as the page's."""
     page.evaluate(
         """([run, step]) => {
             chooseRun(data.runs[run]);
@@ -111,21 +123,24 @@ def test_q_values_are_those_of_predict(number, step, page, folder):
     np.testing.assert_allclose(found, policy.q_values(states), rtol=1e-3, atol=1e-3)
 
 
-def test_the_car_moves_as_gymnasiums_does(page, env):
+@pytest.mark.parametrize("gravity, force", [(1.0, 1.0), (0.5, 1.5), (1.3, 0.7)])
+def test_the_car_moves_as_gymnasiums_does(gravity, force, page):
     rng = np.random.default_rng(0)
     starts = rng.uniform([-1.2, -0.07], [0.6, 0.07], (40, 2))
     actions = rng.integers(0, 3, (40, 50))
     found = page.evaluate(
-        """([starts, actions]) => starts.map(([position, velocity], n) => {
+        """([starts, actions, mountain]) => starts.map(([position, velocity], n) => {
             let car = { position, velocity };
             return actions[n].map((action) => {
-                car = stepCar(car, action);
+                car = stepCar(car, action, mountain);
                 return [car.position, car.velocity, car.atFlag ? 1 : 0];
             });
         })""",
-        [starts.tolist(), actions.tolist()],
+        [starts.tolist(), actions.tolist(), {"gravity": gravity, "force": force}],
     )
     car = gym.make("MountainCar-v0").unwrapped
+    car.gravity *= gravity
+    car.force *= force
     expected = []
     for start, row in zip(starts, actions, strict=True):
         car.reset(seed=0)
@@ -136,14 +151,14 @@ def test_the_car_moves_as_gymnasiums_does(page, env):
             steps.append([*car.state, float(terminated)])
         expected.append(steps)
     assert np.size(found) == 2000 * 3
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_greedy_episode_is_that_of_the_program(number, page, folder):
     _, policy = load(page, folder, number, 600)
     for seed in range(10):
-        episode = [observation for observation, *_ in play(policy.env, policy.act, seed)]
+        episode = [observation for observation, *_ in play_episode(policy.env, policy.act, seed)]
         found = page.evaluate(
             "(position) => playEpisode(network(), { position, velocity: 0 })"
             ".map((one) => [one.position, one.velocity])",
@@ -151,6 +166,44 @@ def test_a_greedy_episode_is_that_of_the_program(number, page, folder):
         )
         assert len(found) == len(episode)
         np.testing.assert_allclose(found, episode, rtol=0, atol=1e-5)
+
+
+@pytest.fixture
+def endless(folder, tmp_path, monkeypatch):
+    """x.html in an empty directory: a run of whose four evaluations only the third has an average.
+
+    In the others, no episode ended.
+    """
+    monkeypatch.chdir(tmp_path)
+    main(f"--name endless {SHORT} --eval-steps 100 --eval-every 150")
+    state = read_checkpoint("endless-log")
+    evaluations = state["run"]["evaluations"]
+    assert all(np.isnan(evaluation.episode_return_avg) for evaluation in evaluations)
+    evaluations[2] = evaluations[2]._replace(episode_return_avg=-150.0)
+    monkeypatch.setattr(explore, "read_checkpoint", lambda _: state)
+    assert exit_status_of(explore, "endless-log", "-o", "x.html") == 0
+    return tmp_path / "x.html"
+
+
+def test_a_run_in_which_no_episode_ended_has_no_average(endless):
+    (shown,) = json.loads(explore.read_page(endless))["runs"]
+    averages = [evaluation["averageReturn"] for evaluation in shown["evaluations"]]
+    assert averages == [None, None, -150.0, None]
+    assert all(evaluation["maxQValue"] < 0 for evaluation in shown["evaluations"])
+
+
+def test_the_page_says_where_there_is_no_average_and_leaves_a_gap(endless, open_page):
+    page = open_page(endless)
+    moment = page.locator("#moment")
+    assert moment.inner_text().endswith("No average return at 600: no episode ended.")
+    page.locator("#snapshot").focus()
+    page.keyboard.press("Home")
+    assert moment.inner_text().endswith("No average return at 150: no episode ended.")
+    averages, q_values = (path.get_attribute("d") for path in page.locator("#curves path").all())
+    assert averages.count("M") == 1 and "L" not in averages
+    assert page.locator("#curves circle").count() == 1  # a single point
+    assert (q_values.count("M"), q_values.count("L")) == (1, 3)
+    assert "NaN" not in page.locator("#curves").inner_html()
 
 
 def test_the_name_of_a_run_is_text(page):
@@ -265,7 +318,7 @@ def test_what_cannot_be_shown_is_one_line(
     (tmp_path / "damaged-log" / "narrow-600.h5").write_bytes(b"damaged")
     if "pole-log" in arguments:
         main(f"--name pole --env CartPole-v1 {SHORT}")
-    assert exit_status(explore.main, "-o", "x.html", *arguments) == 2
+    assert exit_status_of(explore, "-o", "x.html", *arguments) == 2
     errors = capsys.readouterr().err
     assert errors.count("\n") == 1 and problem in errors
     assert not os.path.exists("x.html")
@@ -274,7 +327,7 @@ def test_what_cannot_be_shown_is_one_line(
 def test_too_many_snapshots_are_thinned_out(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(explore, "MAX_BYTES", 200_000 + 110_000)
     monkeypatch.chdir(tmp_path)
-    assert exit_status(explore.main, *map(str, runs(folder)), "-o", "x.html") == 0
+    assert exit_status_of(explore, *map(str, runs(folder)), "-o", "x.html") == 0
     assert "snapshots are shown, so that the page has less than 3 MB" in capsys.readouterr().out
     content = json.loads(explore.read_page("x.html"))
     kept = [[snapshot["step"] for snapshot in shown["snapshots"]] for shown in content["runs"]]

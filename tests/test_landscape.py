@@ -1,19 +1,19 @@
 """What the landscape draws is what the network says and the car does."""
 
 import os
-import subprocess
-import sys
 
 import gymnasium as gym
 import matplotlib
 import numpy as np
 import pytest
-from conftest import ROOT, exit_status
+from conftest import ROOT
+from matplotlib import pyplot as plt
 from PIL import Image
+from test_experiments import exit_status_of
 
 import run
 from experiments import landscape, mountains
-from experiments.policies import load_policy, play
+from experiments.common.trained_policies import load_policy, play_episode
 from support.snapshots import write_snapshot
 
 
@@ -41,7 +41,7 @@ def drawn(monkeypatch, *arguments):
     """The figure that the program draws."""
     figures = []
     monkeypatch.setattr(landscape, "save_figure", lambda figure, _: figures.append(figure))
-    assert exit_status(landscape.main, *arguments, "--plot", "x.png") == 0
+    assert exit_status_of(landscape, *arguments, "--plot", "x.png") == 0
     return figures[0]
 
 
@@ -66,13 +66,13 @@ def test_all_snapshots_share_one_scale_of_colours(rolling, monkeypatch):
 
 
 def test_the_episode_is_the_first_of_an_evaluation_with_that_seed(env, rolling, capsys):
-    assert exit_status(landscape.main, "rolling-0.h5", "--plot", "x.png", "--seed", 7) == 0
+    assert exit_status_of(landscape, "rolling-0.h5", "--plot", "x.png", "--seed", 7) == 0
     _, printed = capsys.readouterr().out.split("return ")
     episode_return, steps = float(printed.split()[0]), int(printed.split()[2])
     assert -200 < episode_return == -steps
     run.EVAL_STEPS = steps
     assert run.evaluate(env, rolling, seed=7) == (episode_return, 1)
-    episode = list(play(env, load_policy("rolling-0.h5").act, 7))
+    episode = list(play_episode(env, load_policy("rolling-0.h5").act, 7))
     assert len(episode) == steps + 1
     (start, *_), (end, played, terminated, _) = episode[0], episode[-1]
     assert (played, terminated) == (episode_return, True)
@@ -93,7 +93,7 @@ def test_a_network_that_expects_the_impossible_is_drawn(env, model, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     model.set_weights([weight * 0 + 1 for weight in model.get_weights()])  # all Q-values above 0
     write_snapshot("hope-0.h5", model)
-    assert exit_status(landscape.main, "hope-0.h5", "--plot", "x.png") == 0
+    assert exit_status_of(landscape, "hope-0.h5", "--plot", "x.png") == 0
 
 
 def test_the_optimum_is_drawn_beside_the_snapshots(rolling, monkeypatch):
@@ -108,7 +108,7 @@ def test_the_optimum_is_drawn_beside_the_snapshots(rolling, monkeypatch):
 @pytest.mark.slow
 def test_the_picture_is_small(rolling, tmp_path):
     names = ["rolling-0.h5", "untrained-0.h5"] * 2
-    assert exit_status(landscape.main, *names, "--plot", "a.png") == 0
+    assert exit_status_of(landscape, *names, "--plot", "a.png") == 0
     assert (tmp_path / "a.png").stat().st_size < 150_000
     with Image.open("a.png") as image:
         assert image.width <= 1440 and image.height <= 720
@@ -129,10 +129,10 @@ def test_any_two_numbers_can_be_drawn(tmp_path, monkeypatch):
 def test_any_name_of_a_file_will_do(rolling, tmp_path):
     name = os.fsdecode(b"$x_1$\n\xff.h5")
     os.rename("rolling-0.h5", name)
-    assert exit_status(landscape.main, name, "--plot", "x.svg") == 0
+    assert exit_status_of(landscape, name, "--plot", "x.svg") == 0
     assert (tmp_path / "x.svg").read_bytes().startswith(b"<?xml")
-    assert exit_status(mountains.main, name, "--save", "x.csv", "--episodes", 1) == 0
-    assert exit_status(mountains.main, "x.csv") == 0
+    assert exit_status_of(mountains, name, "--save", "x.csv", "--episodes", 1) == 0
+    assert exit_status_of(mountains, "x.csv") == 0
 
 
 @pytest.mark.parametrize(
@@ -159,22 +159,28 @@ def test_wrong_input_is_one_line(arguments, problem, rolling, tmp_path, capsys):
     write_snapshot("hill-0.h5", rolling, {"env": "MountainHill-v0"})
     write_snapshot("short-0.h5", rolling, {"discount_factor_gamma": 0.9})
     before = sorted(tmp_path.iterdir())
-    assert exit_status(landscape.main, "--plot", "x.png", *arguments) == 2
+    assert exit_status_of(landscape, "--plot", "x.png", *arguments) == 2
     errors = capsys.readouterr().err
     assert errors.count("\n") == 1 and problem in errors
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_without_plot_it_opens_a_window(rolling, monkeypatch):
+    shown = []
+    monkeypatch.setattr(landscape, "can_show", lambda: True)
+    monkeypatch.setattr(plt, "show", lambda: shown.extend(map(plt.figure, plt.get_fignums())))
+    assert exit_status_of(landscape, "rolling-0.h5") == 0
+    assert shown[0].axes[0].get_title().startswith("rolling-0.h5")
+    plt.close("all")
+
+
+def test_nothing_that_it_imports_rules_out_a_window():
+    for file in (ROOT / "experiments").rglob("*.py"):
+        assert "matplotlib.use(" not in file.read_text()  # which would hold for all programs
+
+
 def test_without_a_display_it_says_to_use_plot(rolling, monkeypatch, capsys):
     matplotlib.use("Agg")
-    assert exit_status(landscape.main, "rolling-0.h5") == 2
+    assert exit_status_of(landscape, "rolling-0.h5") == 2
     errors = capsys.readouterr().err
     assert errors.count("\n") == 1 and "--plot landscape.png" in errors
-
-
-@pytest.mark.parametrize("name", ["landscape", "mountains"])
-def test_started_as_a_file_it_says_how_to_start_it(name):
-    file = ROOT / "experiments" / f"{name}.py"
-    ended = subprocess.run([sys.executable, file], capture_output=True, text=True)
-    assert ended.returncode == 2
-    assert ended.stderr == f"{name}.py: start it with python -m experiments.{name}\n"

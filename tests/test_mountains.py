@@ -6,10 +6,11 @@ import gymnasium as gym
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import exit_status
+from test_experiments import exit_status_of
 
 import run
 from experiments import mountains
+from experiments.common.dynamics import DYNAMICS, MountainCar
 
 MOUNTAINS = [(1.0, 1.0), (0.5, 1.5), (1.5, 0.7), (1.5, 1.5)]  # gravity, force
 
@@ -26,25 +27,44 @@ def mountain(gravity, force):
     return env
 
 
-def test_each_step_is_that_of_gymnasium():
+def test_each_step_is_bit_for_bit_that_of_gymnasium():
     envs = [mountain(*factors) for factors in MOUNTAINS * 4]
-    gravity, force = np.array(MOUNTAINS * 4).T
-    places = [env.reset(seed=seed) and env.unwrapped.state for seed, env in enumerate(envs)]
-    positions, velocities = np.array(places).T
+    dynamics = MountainCar(gym.make("MountainCar-v0"), *np.array(MOUNTAINS * 4).T)
+    states = [env.reset(seed=seed) and env.unwrapped.state for seed, env in enumerate(envs)]
+    states = np.array(states)
     rng, walls = np.random.default_rng(0), 0
     for start in range(0, 200, 40):
         fixed = rng.integers(3, size=len(envs))
         for _ in range(start, start + 40):  # now and then to a wall, now and then at random
             actions = np.where(rng.random(len(envs)) < 0.9, fixed, rng.integers(3, size=len(envs)))
-            positions, velocities = mountains.step(
-                envs[0].unwrapped.__class__(), positions, velocities, actions, gravity, force
-            )
-            for env, action in zip(envs, actions, strict=True):
-                env.unwrapped.step(int(action))
-            states = np.array([env.unwrapped.state for env in envs]).T
-            assert np.array_equal(states, [positions, velocities])
-            walls += np.count_nonzero((positions == -1.2) & (velocities == 0))
+            states, rewards, terminated = dynamics.step(states, actions)
+            answers = [
+                env.unwrapped.step(int(action)) for env, action in zip(envs, actions, strict=True)
+            ]
+            assert np.array_equal(states, [env.unwrapped.state for env in envs])
+            observations, *others, _, _ = zip(*answers, strict=True)
+            assert np.array_equal(dynamics.observe(states), observations)
+            assert np.array_equal([rewards, terminated], others)
+            walls += np.count_nonzero((states[:, 0] == -1.2) & (states[:, 1] == 0))
     assert walls
+
+
+@pytest.mark.parametrize("env_id", DYNAMICS)
+def test_a_step_of_many_is_the_step_of_each(env_id):
+    env = gym.make(env_id)
+    dynamics = DYNAMICS[env_id](env)
+    random = np.random.default_rng(0)
+    starts = dynamics.draw_starts(random, 40).reshape(8, 5, -1)
+    states = starts * random.uniform(-20, 20, (8, 5, 1))  # where some episodes end
+    actions = random.integers(env.action_space.n, size=(8, 5))
+    observations, stepped = dynamics.observe(states), dynamics.step(states, actions)
+    assert 0 < np.count_nonzero(stepped[2]) < 40
+    for place in np.ndindex(8, 5):
+        alone = dynamics.step(states[place], actions[place])
+        assert [part.dtype for part in alone] == [part.dtype for part in stepped]
+        for together, part in zip(stepped, alone, strict=True):
+            np.testing.assert_allclose(together[place], part, rtol=1e-12)
+        np.testing.assert_allclose(observations[place], dynamics.observe(states[place]), rtol=1e-6)
 
 
 def test_the_means_are_those_of_run_evaluate_there(env, rolling):
@@ -60,7 +80,7 @@ def test_the_means_are_those_of_run_evaluate_there(env, rolling):
 
 def test_every_policy_is_on_every_mountain(rolling, tmp_path):
     arguments = ["rolling-0.h5", "untrained-0.h5", "--episodes", 3, "--save", "x.csv"]
-    assert exit_status(mountains.main, *arguments) == 0
+    assert exit_status_of(mountains, *arguments) == 0
     results = pd.read_csv("x.csv")
     assert tuple(results.columns) == mountains.COLUMNS
     expected = itertools.product(
@@ -76,7 +96,7 @@ def test_the_data_gives_the_same_tables_data_and_picture_again(rolling, tmp_path
     names, printed = ["rolling-0.h5", "untrained-0.h5"], []
     for sources, to in ((names, "a"), (names, "b"), (["a.csv"], "c")):
         files = ["--save", f"{to}.csv", "--plot", f"{to}.png"]
-        assert exit_status(mountains.main, *sources, "--episodes", 3, *files) == 0
+        assert exit_status_of(mountains, *sources, "--episodes", 3, *files) == 0
         printed.append(capsys.readouterr().out.split("Saved")[0])
     assert printed[0] == printed[1] == printed[2]
     for kind in ("csv", "png"):
@@ -145,7 +165,7 @@ def test_wrong_input_is_one_line(arguments, problem, tmp_path, monkeypatch, caps
     for name, frame in files.items():
         frame.to_csv(f"{name}.csv", index=False)
     before = sorted(tmp_path.iterdir())
-    assert exit_status(mountains.main, "--plot", "x.png", "--save", "x.csv", *arguments) == 2
+    assert exit_status_of(mountains, "--plot", "x.png", "--save", "x.csv", *arguments) == 2
     errors = capsys.readouterr().err
     assert errors.count("\n") == 1 and problem in errors
     assert sorted(tmp_path.iterdir()) == before

@@ -4,13 +4,14 @@ import gymnasium as gym
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import exit_status
+from test_experiments import exit_status_of
 
 import run
 from experiments import optimum
-from experiments.figures import OPTIMUM
-from experiments.optimum import Solution
-from experiments.policies import play
+from experiments.common import value_iteration
+from experiments.common.plots import OPTIMUM
+from experiments.common.trained_policies import play_episode
+from experiments.common.value_iteration import Solution
 from support.snapshots import write_snapshot
 
 
@@ -20,7 +21,7 @@ def solution():
 
 
 def test_its_policy_gets_to_the_flag_in_the_real_environment(env, solution):
-    *_, (_, episode_return, terminated, _) = play(env, solution.act, seed=1)
+    *_, (_, episode_return, terminated, _) = play_episode(env, solution.act, seed=1)
     assert terminated
     assert -106 <= episode_return <= -100
 
@@ -28,7 +29,7 @@ def test_its_policy_gets_to_the_flag_in_the_real_environment(env, solution):
 def test_its_values_are_the_returns_of_its_policy(env, solution):
     returns, values = [], []
     for seed in range(10):
-        (start, *_), *_, (_, episode_return, *_) = play(env, solution.act, seed)
+        (start, *_), *_, (_, episode_return, *_) = play_episode(env, solution.act, seed)
         returns.append(episode_return)
         values.append(solution.q_values(start[np.newaxis]).max())
     assert np.mean(values) == pytest.approx(np.mean(returns), abs=5)  # a coarse grid
@@ -55,13 +56,13 @@ def test_its_values_are_right_in_any_state(solution):
 @pytest.mark.slow
 def test_the_line_in_plots_is_what_it_computes():
     steps = Solution(400, 1.0).play()
-    assert -steps.mean() == pytest.approx(OPTIMUM["MountainCar-v0"], abs=optimum.PRECISION)
+    assert -steps.mean() == pytest.approx(OPTIMUM["MountainCar-v0"], abs=value_iteration.PRECISION)
 
 
 def test_it_prints_the_optimum_with_and_without_discount(monkeypatch, capsys):
-    monkeypatch.setattr(optimum, "COARSEST", 30)
-    monkeypatch.setattr(optimum, "PRECISION", 10)
-    assert exit_status(optimum.main, "--gamma", 0.9) == 0
+    monkeypatch.setattr(value_iteration, "COARSEST", 30)
+    monkeypatch.setattr(value_iteration, "PRECISION", 10)
+    assert exit_status_of(optimum, "--gamma", 0.9) == 0
     heading, *grids, last = capsys.readouterr().out.splitlines()
     assert heading.endswith("discounted by 0.9")
     assert grids[0].startswith("30 x 30") and grids[1].startswith("60 x 60")
@@ -72,7 +73,7 @@ def test_it_prints_the_optimum_with_and_without_discount(monkeypatch, capsys):
 def test_values_are_compared_in_the_states_that_a_policy_visits(rolling, monkeypatch, capsys):
     monkeypatch.setattr(optimum, "POINTS", 100)
     monkeypatch.setattr(optimum, "EPISODES", 2)
-    assert exit_status(optimum.main, "rolling-0.h5", "untrained-0.h5", "--save", "x.csv") == 0
+    assert exit_status_of(optimum, "rolling-0.h5", "untrained-0.h5", "--save", "x.csv") == 0
     heading, rolls, untrained, mean, saved = capsys.readouterr().out.splitlines()
     assert heading.split()[0] == "return"
     assert -200 < float(rolls.split()[1]) < float(-100)
@@ -87,15 +88,22 @@ def test_values_are_compared_in_the_states_that_a_policy_visits(rolling, monkeyp
 
 
 def test_nothing_to_save_is_one_line(capsys):
-    assert exit_status(optimum.main, "--save", "x.csv") == 2
+    assert exit_status_of(optimum, "--save", "x.csv") == 2
     assert "name some" in capsys.readouterr().err
+
+
+def test_a_gamma_that_would_change_nothing_is_one_line(rolling, capsys):
+    assert exit_status_of(optimum, "rolling-0.h5", "--gamma", 0.5) == 2
+    errors = capsys.readouterr().err
+    assert errors.count("\n") == 1
+    assert "--gamma is for the optimum alone; leave it out" in errors
 
 
 def test_a_snapshot_for_another_environment_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     pole = run.create_model(gym.make("CartPole-v1"))
     write_snapshot("pole-0.h5", pole, {"env": "CartPole-v1"})
-    assert exit_status(optimum.main, "pole-0.h5") == 2
+    assert exit_status_of(optimum, "pole-0.h5") == 2
     errors = capsys.readouterr().err
     assert errors.count("\n") == 1
     assert "pole-0.h5 is for CartPole-v1, and not for MountainCar-v0" in errors

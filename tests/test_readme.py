@@ -26,8 +26,9 @@ import tensorflow as tf
 from conftest import ROOT
 
 import run
-from experiments import grid, mountains, screen
-from experiments.figures import OPTIMUM
+from experiments import mountains, sweep
+from experiments.common.choice import choose_engine
+from experiments.common.plots import OPTIMUM
 from experiments.optimum import discounted
 
 DOCS = ROOT / "docs"
@@ -47,20 +48,19 @@ SHORT = (
     "--max-steps 700 --train-start 200 --q-validation-size 300 --eval-every 300 --eval-steps 300"
 )
 INSTEAD = [  # of commands that take long, don't end, or need other computers: pattern, what to run
-    (r"(python3? -m venv \S+|(source|export|ray) .*)", "true"),  # test_grid.py has such a cluster
-    (r".*--address.*", "python -m experiments.grid --help"),
+    (r"(python3? -m venv \S+|(source|export|ray) .*)", "true"),  # test_sweep.py has such a cluster
     (r".*python run.py --name first", "true"),  # which `run_command` has done
     (INSTALL, "true"),
     (r".*pytest -m.*", "true"),  # the quick part of what the next one begins
     (r".*pytest.*", r"\g<0> -n 0 --collect-only tests/test_layout.py"),
     (r"python -m experiments\.\w+", r"\g<0> --help"),
-    (r".*experiments\.grid --resume.*", "true"),  # test_grid.py does
+    (r".*experiments\.sweep --resume.*", "true"),  # test_sweep.py does
     (r".*run\.py.* --model.*", r"\g<0> --eval-steps 500"),
     (r".*run\.py.* --(test|help)", r"\g<0>"),
     (r".*run\.py --name first", rf"\g<0> {SHORT}"),
     (r".*run\.py --resume first-log", r"\g<0> --max-steps 720"),
     (r".*run\.py --resume first-log --max-steps.*", r"\g<0> --max-steps 740"),
-    (r"python -m experiments\.(grid|screen) (.*)", r"python -m \1_options \2"),
+    (r"python -m experiments\.sweep (.*)", r"python -m sweep_options \1"),
     (r".*run\.py.* --eager.*", rf"\g<0> {SHORT} --eval-steps 10 --max-steps 210"),
     (r".*run\.py.*", rf"\g<0> {SHORT}"),
 ]
@@ -98,7 +98,7 @@ def run_command(tmp_path_factory):
     the others run in a shell.
     """
     clone = tmp_path_factory.mktemp("clone") / "project"
-    left_out = shutil.ignore_patterns(".*", "__pycache__", "*-grid", "[!e]*-log")
+    left_out = shutil.ignore_patterns(".*", "__pycache__", "*-sweep", "[!e]*-log")
     shutil.copytree(ROOT, clone, ignore=left_out)
     (clone / ".venv").symlink_to(sys.prefix)
     bin_ = str(Path(sys.executable).parent)
@@ -134,10 +134,8 @@ def run_python(words):
         patch.delenv("DISPLAY", raising=False)
         patch.delenv("WAYLAND_DISPLAY", raising=False)
         try:
-            if words[:2] == ["-m", "grid_options"]:  # a grid: only whether it would begin
-                grid.parse_args(words[2:])
-            elif words[:2] == ["-m", "screen_options"]:
-                screen.check_settings(screen.parse_args(words[2:]))
+            if words[:2] == ["-m", "sweep_options"]:
+                check_sweep(words[2:])
             elif words[0] == "-m":
                 patch.setattr(sys, "argv", words[1:])
                 runpy.run_module(words[1], run_name="__main__", alter_sys=True)
@@ -150,6 +148,13 @@ def run_python(words):
         finally:
             tf.config.run_functions_eagerly(False)
     return 0
+
+
+def check_sweep(words):
+    """Only whether a sweep would begin: compiled, if the page doesn't say --exact."""
+    plan = sweep.parse_args(words).plan
+    choice = choose_engine(plan.settings(), plan.varied, plan.engine)
+    assert (choice.problem, choice.engine) == (None, plan.engine or "compiled")
 
 
 @pytest.mark.slow

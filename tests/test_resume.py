@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import os
 import random
 import re
@@ -17,13 +18,13 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from conftest import ROOT, main, read_until
+from conftest import ROOT, main, read_until, rewrite
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import run
 from loggers import TensorBoardLogger
-from support import checkpoints
-from support.checkpoints import encode, read_checkpoint, write_checkpoint
+from support import checkpoints, training
+from support.checkpoints import read_checkpoint
 from support.errors import WrongInput
 from support.files import PARTIAL, lock
 from support.settings import as_option, read_settings
@@ -110,7 +111,8 @@ def content(logdir):
         found[filename.name.split("-")[-1]] = arrays
     state = read_checkpoint(str(logdir))
     del state["run"]["name"], state["run"]["seconds"]
-    state["run"]["evaluations"] = state["run"]["evaluations"][:, :3]  # without their seconds
+    evaluations = np.array(state["run"]["evaluations"])
+    state["run"]["evaluations"] = evaluations[:, :3]  # without their seconds
     found |= {
         f"{part}/{name}": value.tobytes() if isinstance(value, np.ndarray) else value
         for part, values in state.items()
@@ -321,14 +323,6 @@ def test_only_what_a_kill_left_behind_is_cleared_away(command, tmp_path):
     assert before - after == {f"{name}-400.partial.h5"}
 
 
-def rewrite(logdir, change):
-    """Writes the checkpoint again with a changed state."""
-    state = read_checkpoint(logdir)
-    del state["file"]
-    change(state)
-    write_checkpoint(logdir, {part: encode(values) for part, values in state.items()})
-
-
 def test_a_run_of_other_library_versions_resumes_with_a_warning(command, stopped, monkeypatch):
     versions = {**checkpoints.versions(), "keras": "3.0.0"}
     with monkeypatch.context() as others:
@@ -377,8 +371,10 @@ def test_a_diverged_run_stops_and_keeps_the_last_good_files(command, monkeypatch
 
 
 def test_a_directory_moved_away_under_a_run_ends_it_in_a_line(command, monkeypatch):
-    move = staticmethod(lambda step: os.rename("x-log", "elsewhere"))
-    monkeypatch.setattr("support.training.Training.on_checkpoint", move)
+    moved = functools.partial(
+        training.Training, on_checkpoint=lambda step: os.rename("x-log", "elsewhere")
+    )
+    monkeypatch.setattr("support.training.Training", moved)
     status, _, errors = command("--name", "x", "--seed", 3, *SETTINGS)
     assert status == 1
     assert re.fullmatch(r"run\.py: x-log/\S+ can't be written: .*No such file.*\n", errors)

@@ -497,9 +497,9 @@ function showUpdate() {
 // ---------------------------------------------------------------------------------------------
 // The curves
 
-const PLOTS = [ // place of the upper edge, ends of the axis, which number of an evaluation, name
-  { top: 14, low: -200, high: -80, number: 1, name: "average return (episode_return_avg)" },
-  { top: 104, low: -70, high: 0, number: 2, name: "highest Q-value (avg_max_q_value)" },
+const PLOTS = [ // place of the upper edge, ends of the axis, what of an evaluation it shows, title
+  { top: 14, low: -200, high: -80, shows: "averageReturn", title: "average return (episode_return_avg)" },
+  { top: 104, low: -70, high: 0, shows: "maxQValue", title: "highest Q-value (avg_max_q_value)" },
 ];
 const [LEFT, RIGHT, TALL, BOTTOM] = [44, 350, 68, 186];
 const RUN_COLOURS = ["#1f4e8c", "#b01c1c", "#00696b", "#7a2a8f"];
@@ -513,16 +513,30 @@ function svg(tag, attributes, text = "") {
   element("curves").append(node);
 }
 
+// Draws a line through points, pairs of coordinates, of which null is a gap.
+function drawCurve(points, attributes) {
+  const isKnown = (n) => n >= 0 && n < points.length && points[n] !== null;
+  const steps = points.map((point, n) => point && `${isKnown(n - 1) ? "L" : "M"}${point}`);
+  svg("path", { d: steps.filter((step) => step).join(" "), fill: "none", ...attributes });
+  points.forEach((point, n) => {
+    if (point && !isKnown(n - 1) && !isKnown(n + 1)) { // a line of one point would not be seen
+      svg("circle", { cx: point[0], cy: point[1], r: 2, ...attributes });
+    }
+  });
+}
+
 function drawCurves() {
   element("curves").replaceChildren();
-  const lastStep = Math.max(...data.runs.map((run) => run.evaluations.at(-1)[0]));
+  const lastStep = Math.max(...data.runs.map((run) => run.evaluations.at(-1).step));
   const x = (step) => LEFT + (step / lastStep) * (RIGHT - LEFT);
   for (const plot of PLOTS) {
-    const all = data.runs.flatMap((run) => run.evaluations.map((one) => one[plot.number]));
+    const all = data.runs
+      .flatMap((run) => run.evaluations.map((one) => one[plot.shows]))
+      .filter((value) => value !== null);
     const low = Math.min(plot.low, ...all);
     const high = Math.max(plot.high, ...all);
     const y = (value) => plot.top + TALL * ((high - value) / (high - low));
-    svg("text", { x: LEFT, y: plot.top - 4 }, plot.name);
+    svg("text", { x: LEFT, y: plot.top - 4 }, plot.title);
     svg("rect", {
       x: LEFT, y: plot.top, width: RIGHT - LEFT, height: TALL, fill: "none", stroke: "#999",
     });
@@ -531,9 +545,10 @@ function drawCurves() {
     }
     data.runs.forEach((run, n) => {
       const isShown = run === state.run;
-      svg("polyline", {
-        points: run.evaluations.map((one) => `${x(one[0])},${y(one[plot.number])}`).join(" "),
-        fill: "none",
+      const points = run.evaluations.map((one) =>
+        one[plot.shows] === null ? null : [x(one.step), y(one[plot.shows])],
+      );
+      drawCurve(points, {
         stroke: RUN_COLOURS[n % RUN_COLOURS.length],
         "stroke-width": isShown ? 2.5 : 1,
         "stroke-dasharray": n % 2 ? "6 3" : "none",
@@ -554,17 +569,26 @@ function drawCurves() {
 
 // The last evaluation up to a step; undefined before the first.
 function evaluationAt(step) {
-  return state.run.evaluations.filter((one) => one[0] <= step).at(-1);
+  return state.run.evaluations.filter((one) => one.step <= step).at(-1);
+}
+
+// What an evaluation found, in words.
+function describeEvaluation(evaluation) {
+  if (!evaluation) {
+    return "Not evaluated yet.";
+  }
+  const when = evaluation.step.toLocaleString("en");
+  if (evaluation.averageReturn === null) {
+    return `No average return at ${when}: no episode ended.`;
+  }
+  return `Average return at ${when}: ${show(evaluation.averageReturn, 1)}.`;
 }
 
 function showSnapshot() {
   const { step } = state.run.snapshots[state.number];
-  const evaluation = evaluationAt(step);
-  const found = evaluation
-    ? `Average return at ${evaluation[0].toLocaleString("en")}: ${show(evaluation[1], 1)}.`
-    : "Not evaluated yet.";
   element("snapshot").value = state.number;
   element("snapshot").setAttribute("aria-valuetext", `step ${step}`);
+  const found = describeEvaluation(evaluationAt(step));
   element("moment").textContent = `After ${step.toLocaleString("en")} steps of training. ${found}`;
   putCar(state.path[0].position, state.path[0].velocity);
   colourPlane();

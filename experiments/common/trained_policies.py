@@ -14,7 +14,7 @@ from support.options import load_lesson
 from support.snapshots import use_weights
 
 
-class Policy(NamedTuple):
+class TrainedPolicy(NamedTuple):
     """A trained policy.
 
     Attributes:
@@ -53,7 +53,7 @@ def load_policy(filename, env_id=None):
         env_id: name of the environment to play in; None for the one recorded in the file.
 
     Returns:
-        `Policy`.
+        `TrainedPolicy`.
 
     Raises:
         WrongInput: the file can't be read, or doesn't fit the environment.
@@ -66,11 +66,11 @@ def load_policy(filename, env_id=None):
     env = make_env(options.env)
     model = lesson.create_model(env)
     use_weights(model, options.snapshot)
-    return Policy(filename, options.env, env, model, lesson)
+    return TrainedPolicy(filename, options.env, env, model, lesson)
 
 
-def play(env, choose, seed=None):
-    """Plays one episode: for a `Policy`, the first of `run.evaluate` with the same seed.
+def play_episode(env, choose, seed=None):
+    """Plays one episode: for a `TrainedPolicy`, the first of `run.evaluate` with the same seed.
 
     Args:
         env: environment.

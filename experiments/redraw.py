@@ -1,6 +1,6 @@
 """Draws the pictures of the project's pages into images/, from data in the project:
 
-    python -m experiments.pictures
+    python -m experiments.redraw
 
 Those of docs/explore.html and of TensorBoard are taken with a browser; without Chromium, they stay
 as they are.
@@ -9,8 +9,22 @@ as they are.
 import sys
 
 if not __package__:
-    print("pictures.py: start it with python -m experiments.pictures", file=sys.stderr)
+    print("redraw.py: start it with python -m experiments.redraw", file=sys.stderr)
     sys.exit(2)
+
+from support.command_line import OneLineParser
+from support.errors import ROOT, plain_errors
+
+
+def parse_args(argv=None):
+    """Reads the command line, which has no options; raises `WrongInput`."""
+    parser = OneLineParser(prog="redraw", description="Draws the pictures of the pages.")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        args = parse_args()  # before the imports below, which take seconds
 
 import support.fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps TensorFlow quiet)
 
@@ -22,25 +36,21 @@ import shutil
 import tempfile
 
 import gymnasium as gym
-import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from playwright import sync_api
 from tensorboard import program
 
 import run
 from experiments import explore, landscape, mountains, report
-from experiments.figures import OPTIMUM, save_figure
-from experiments.optimum import discounted
-from experiments.policies import load_policy, play
-from support.command_line import OneLineParser
-from support.errors import ROOT, plain_errors
+from experiments.common.plots import OPTIMUM, plot_curves, save_figure, save_gif
+from experiments.common.statistics import interval
+from experiments.common.trained_policies import load_policy, play_episode
+from experiments.common.value_iteration import discounted
 from support.files import write_file
 from support.options import ENV
-
-matplotlib.use("Agg")  # to files, without a window
 
 RESULTS = "experiments/results"
 REPORTS = {  # pictures of experiments.report: data of each
@@ -98,7 +108,7 @@ def film(snapshot, seed):
     env = gym.make(ENV, render_mode="rgb_array")
     choose = load_policy(snapshot).act if snapshot else lambda _: env.action_space.sample()
     frames = []
-    for _, episode_return, terminated, truncated in play(env, choose, seed):
+    for _, episode_return, terminated, truncated in play_episode(env, choose, seed):
         end = ", at the flag" if terminated else ", out of time" if truncated else ""
         frames.append((env.render(), f"return {episode_return:.0f}{end}"))
     return frames
@@ -129,7 +139,8 @@ def draw_q_values(filename):
     files = ("grid_article", "exercises", "no_flag")
     results = pd.concat(pd.read_csv(f"{RESULTS}/{file}.csv") for file in files)
     curves = results.pivot(index="step", columns=["setting", "seed"], values="avg_max_q_value")
-    figure, panels = plt.subplots(1, 2, figsize=(11, 4.6), sharey=True, layout="constrained")
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
     for axes, (title, (trained, blind)) in zip(panels, PANELS.items(), strict=True):
         axes.plot(curves[trained], color="tab:blue", linewidth=0.8, alpha=0.25)
         for setting, line, label in (
@@ -186,7 +197,7 @@ def draw_held(filename):
     """Draws the runs of the settings in `HELD`, all seeds faint."""
     results = pd.concat(pd.read_csv(f"{RESULTS}/{file}.csv") for file in HELD)
     results["setting"] = results["setting"].map(HELD)
-    save_figure(report.plot(results), filename)
+    save_figure(plot_curves(results), filename)
 
 
 def draw_widths(filename):
@@ -194,13 +205,14 @@ def draw_widths(filename):
     results = read_widths()
     last = results[results["step"] == run.MAX_STEPS]
     widths = {width: group["return"].to_numpy() for width, group in last.groupby("hidden_units")}
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
     places = np.arange(len(widths))
     for place, returns in zip(places, widths.values(), strict=True):
         spots = np.full(len(returns), place)
         axes.plot(spots, returns, "o", color="tab:blue", alpha=0.4, markeredgewidth=0)
     means = np.array([returns.mean() for returns in widths.values()])
-    bounds = np.array([report.interval(np.mean, returns) for returns in widths.values()]).T
+    bounds = np.array([interval(np.mean, returns) for returns in widths.values()]).T
     look = {"color": "black", "capsize": 6, "marker": "D", "linewidth": 1.5}
     bars = np.abs(bounds - means)
     axes.errorbar(places, means, bars, label="mean of ten seeds, with its 95% interval", **look)
@@ -221,8 +233,8 @@ def draw_parts(filename):
     last = results[results["step"] == run.MAX_STEPS]
     widths = last.groupby("hidden_units")
     ratios = [runs["target_update_every"].nunique() for _, runs in widths]
-    look = {"sharey": True, "width_ratios": ratios, "layout": "constrained"}
-    figure, panels = plt.subplots(1, len(PARTS), figsize=(12, 4.8), **look)
+    figure = Figure(figsize=(12, 4.8), layout="constrained")
+    panels = figure.subplots(1, len(PARTS), sharey=True, width_ratios=ratios)
     for axes, (width, runs) in zip(panels, widths, strict=True):
         copies = sorted(runs["target_update_every"].unique(), reverse=True)
         for shift, (label, (is_scaled, decay, marker)) in enumerate(CHANGES.items()):
@@ -232,7 +244,7 @@ def draw_parts(filename):
                 continue
             returns = dict(list(chosen.groupby("target_update_every")["return"]))
             means = np.array([returns[every].mean() for every in returns])
-            bounds = [report.interval(np.mean, returns[every]) for every in returns]
+            bounds = [interval(np.mean, returns[every]) for every in returns]
             bars = np.abs(np.array(bounds).T - means)
             places = np.array([copies.index(every) for every in returns]) + 0.12 * (shift - 1.5)
             axes.errorbar(places, means, bars, fmt=marker, capsize=4, label=label)
@@ -261,7 +273,8 @@ def draw_spreading(filename):
         network = explore.decode(snapshot["weights"]), shown["sizes"]
         values = explore.q_values(states, *network).max(axis=1)
         path = drive(lambda state, network=network: explore.q_values(state, *network).argmax())
-        figure, axes = plt.subplots(figsize=(5, 3.4), gridspec_kw=MARGINS)
+        figure = Figure(figsize=(5, 3.4))
+        axes = figure.subplots(gridspec_kw=MARGINS)
         image = axes.imshow(
             values.reshape(landscape.POINTS, landscape.POINTS),
             origin="lower",
@@ -277,34 +290,16 @@ def draw_spreading(filename):
         figure.colorbar(image, label="highest Q-value")
         content = io.BytesIO()
         figure.savefig(content, dpi=100)
-        plt.close(figure)
         pictures.append(Image.open(content).convert("RGB"))
     save_gif(pictures, [PACE] * (len(pictures) - 1) + [LAST_FRAME], 64, filename)
 
 
 def drive(choose):
     """The states of an episode of Mountain Car, float array (steps + 1, 2)."""
-    episode = play(gym.make(ENV), lambda observation: int(choose(observation[np.newaxis])), seed=1)
-    return np.array([observation for observation, *_ in episode])
-
-
-def save_gif(pictures, durations, colours, filename):
-    """Writes pictures, all with the colours of the last one, as an animated GIF.
-
-    Args:
-        pictures: list of RGB pictures of Pillow.
-        durations: for how long each is shown, milliseconds.
-        colours: how many, an int.
-        filename: file to write.
-    """
-    palette = pictures[-1].quantize(colours, Image.Quantize.FASTOCTREE)
-    first, *others = (
-        picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures
+    episode = play_episode(
+        gym.make(ENV), lambda observation: int(choose(observation[np.newaxis])), seed=1
     )
-    content = io.BytesIO()
-    first.save(content, "GIF", save_all=True, append_images=others, loop=0, duration=durations)
-    write_file(filename, content.getvalue())
-    print(f"Saved {filename}")
+    return np.array([observation for observation, *_ in episode])
 
 
 @contextlib.contextmanager
@@ -354,8 +349,17 @@ def photograph_tensorboard(filename):
         save_screenshot(page, filename)
 
 
-def main(argv=None):
-    OneLineParser(prog="pictures", description="Draws the pictures of the pages.").parse_args(argv)
+def start(program, *words):
+    """Does what `python -m experiments.PROGRAM WORDS` does, in this process."""
+    program.main(program.parse_args(words))
+
+
+def main(args):
+    """Draws all pictures.
+
+    Args:
+        args: what `parse_args` returned.
+    """
     with contextlib.chdir(ROOT):
         draw_agents("images/agents.gif")
         if BROWSER:
@@ -370,15 +374,15 @@ def main(argv=None):
         draw_parts("images/parts.png")
         draw_spreading("images/spreading.gif")
         stages = [f"example-log/example-{stage}.h5" for stage in (50000, 100000, 150000, "best")]
-        landscape.main([*stages, "--plot", "images/landscape.png"])
+        start(landscape, *stages, "--plot", "images/landscape.png")
         bests = [AGENTS[name] for name in AGENTS if AGENTS[name]]
-        landscape.main([*bests, "--optimum", "--plot", "images/optimum.png"])
-        mountains.main([f"{RESULTS}/mountains.csv", "--plot", "images/mountains.png"])
+        start(landscape, *bests, "--optimum", "--plot", "images/optimum.png")
+        start(mountains, f"{RESULTS}/mountains.csv", "--plot", "images/mountains.png")
         for picture, files in REPORTS.items():
             data = [f"{RESULTS}/{file}.csv" for file in files]
-            report.main([*data, "--plot", f"images/{picture}.png"])
+            start(report, *data, "--plot", f"images/{picture}.png")
 
 
 if __name__ == "__main__":
     with plain_errors():
-        main()
+        main(args)

@@ -8,27 +8,27 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from experiments import explore, landscape, mountains, pictures, report
+from experiments import explore, landscape, mountains, redraw, report
 
 
 @pytest.mark.slow
 def test_three_agents_drive_side_by_side_until_the_last_is_done(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    snapshots = pictures.AGENTS.values()
-    episodes = [pictures.film(snapshot, seed=1) for snapshot in snapshots]
+    snapshots = redraw.AGENTS.values()
+    episodes = [redraw.film(snapshot, seed=1) for snapshot in snapshots]
     told = [frames[-1][1] for frames in episodes]
     assert told[0] == "return -200, out of time"
     assert all(re.fullmatch(r"return -1?\d\d, at the flag", text) for text in told[1:])
     steps = [-int(re.search(r"-\d+", text)[0]) for text in told]
     assert [len(frames) for frames in episodes] == [1 + number for number in steps]
-    pictures.draw_agents(tmp_path / "agents.gif")
+    redraw.draw_agents(tmp_path / "agents.gif")
     with Image.open(tmp_path / "agents.gif") as gif:
         assert gif.n_frames == 101  # the first, and after every other step
-        assert gif.size == (3 * pictures.WIDTH, pictures.HEIGHT + pictures.CAPTION)
+        assert gif.size == (3 * redraw.WIDTH, redraw.HEIGHT + redraw.CAPTION)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("draw", [pictures.draw_q_values, pictures.draw_held, pictures.draw_widths])
+@pytest.mark.parametrize("draw", [redraw.draw_q_values, redraw.draw_held, redraw.draw_widths])
 def test_curves_are_drawn_from_the_data(draw, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     draw(tmp_path / "x.png")
@@ -45,17 +45,17 @@ def test_the_values_spread_in_a_frame_for_each_snapshot(tmp_path, monkeypatch):
     shown = content["runs"][0]
     shown["snapshots"] = shown["snapshots"][::20]
     monkeypatch.setattr(explore, "read_page", lambda _: json.dumps(content))
-    pictures.draw_spreading(tmp_path / "x.gif")
+    redraw.draw_spreading(tmp_path / "x.gif")
     with Image.open(tmp_path / "x.gif") as gif:
         assert gif.n_frames == len(shown["snapshots"]) == 3
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(pictures.BROWSER is None, reason="there is no browser")
+@pytest.mark.skipif(redraw.BROWSER is None, reason="there is no browser")
 @pytest.mark.parametrize("name", ["explore", "tensorboard"])
 def test_a_browser_shows_what_the_picture_that_ships_shows(name, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    getattr(pictures, f"photograph_{name}")(tmp_path / "x.png")
+    getattr(redraw, f"photograph_{name}")(tmp_path / "x.png")
     found, shipped = (
         np.array(Image.open(file).convert("RGB"), int)
         for file in (tmp_path / "x.png", f"images/{name}.png")
@@ -68,10 +68,10 @@ def test_a_browser_shows_what_the_picture_that_ships_shows(name, tmp_path, monke
 def drawn(monkeypatch):
     """The names of the files that `main` draws, none of which is written: a set."""
     drawn = set()
-    for name in [name for name in vars(pictures) if name.startswith(("draw_", "photograph_"))]:
-        monkeypatch.setattr(pictures, name, drawn.add)
+    for name in [name for name in vars(redraw) if name.startswith(("draw_", "photograph_"))]:
+        monkeypatch.setattr(redraw, name, drawn.add)
     for program in (landscape, mountains, report):
-        monkeypatch.setattr(program, "main", lambda arguments: drawn.add(arguments[-1]))
+        monkeypatch.setattr(program, "main", lambda args: drawn.add(args.plot))
     return drawn
 
 
@@ -83,14 +83,14 @@ def shown():
 
 
 def test_all_pictures_of_the_pages_are_drawn(drawn, shown, monkeypatch):
-    monkeypatch.setattr(pictures, "BROWSER", "chromium")
-    pictures.main([])
+    monkeypatch.setattr(redraw, "BROWSER", "chromium")
+    redraw.main(redraw.parse_args([]))
     assert drawn == shown
 
 
 def test_without_a_browser_its_two_pictures_stay_as_they_are(drawn, shown, monkeypatch, capsys):
-    monkeypatch.setattr(pictures, "BROWSER", None)
-    pictures.main([])
+    monkeypatch.setattr(redraw, "BROWSER", None)
+    redraw.main(redraw.parse_args([]))
     assert shown - drawn == {"images/explore.png", "images/tensorboard.png"}
     told = "explore.png and tensorboard.png stay as they are: there is none of chromium, "
     assert told in capsys.readouterr().out

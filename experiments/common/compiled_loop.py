@@ -2,8 +2,8 @@
 
 The network, its optimizer, the greedy action's Q-values and the update are those of run.py, called
 from inside. The rest of `train`, `evaluate`, `epsilon_greedy_action` and ReplayBuffer is Python and
-NumPy, which can't be inside; so this module has a second version of it, and experiments/rules.py
-one of the environments' rules. Whatever is random is drawn by NumPy before each call.
+NumPy, which can't be inside; so this module has a second version of it, and dynamics.py one of the
+environments. Whatever is random is drawn by NumPy before each call.
 """
 
 import support.fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps TensorFlow quiet)
@@ -11,14 +11,16 @@ import support.fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps Ten
 import re
 import time
 
+import gymnasium as gym
 import keras
 import numpy as np
 import tensorflow as tf
 
-from experiments.rules import RULES
+from experiments.common.dynamics import DYNAMICS
 from replay_buffer import ReplayBuffer
-from support.environments import make_env
-from support.errors import WrongInput, check_loss, check_memory
+from support.checkpoints import Evaluation
+from support.environments import Checked, make_env
+from support.errors import check_loss, check_memory
 
 STEPS_PER_CALL = 2000  # of the compiled loop; in between, Python shows the progress, and may stop
 CONSTANTS = (  # of run.py that have their meaning here; others may have one in its functions
@@ -34,30 +36,50 @@ CONSTANTS = (  # of run.py that have their meaning here; others may have one in 
     "Q_VALIDATION_SIZE",
 )
 
+WITHOUT_EFFECT = {  # wrappers that leave an environment as it is, the time limit aside
+    Checked,
+    gym.wrappers.OrderEnforcing,
+    gym.wrappers.RecordEpisodeStatistics,
+    gym.wrappers.TimeLimit,
+}
+
+
+def why_impossible(lesson, env):
+    """Why a lesson can't be trained in an environment by a `CompiledLoop`: a string, or None.
+
+    Args:
+        lesson: run.py, loaded by `load_lesson`.
+        env: environment of `make_env`.
+    """
+    for function in (lesson.predict, lesson.fit_batch):
+        if not hasattr(function, "__wrapped__"):
+            return f"{function.__name__} is not @compiled"
+    is_gymnasiums = type(env.unwrapped).__module__.startswith("gymnasium.envs.classic_control")
+    wrappers = set()
+    while isinstance(env, gym.Wrapper):
+        wrappers.add(type(env))
+        env = env.env
+    if env.spec.id not in DYNAMICS or not is_gymnasiums or not wrappers <= WITHOUT_EFFECT:
+        return f"there are compiled dynamics of {', '.join(DYNAMICS)} only"
+    return None
+
 
 class CompiledLoop:
     """Trains with the constants and functions of a lesson, one seed after the other.
 
     Args:
         lesson: run.py, loaded by `load_lesson` with the options of a setting.
-        env_id: one of `RULES`.
+        env_id: name of the environment, in which `why_impossible` finds nothing.
 
     Raises:
-        WrongInput: the lesson's functions are not @compiled, the observations can't be scaled, or
-            the replay buffer would need more memory than is free.
+        WrongInput: the observations can't be scaled, or the replay buffer would need more memory
+            than is free.
     """
 
     def __init__(self, lesson, env_id):
-        for function in (lesson.predict, lesson.fit_batch):
-            if not hasattr(function, "__wrapped__"):
-                raise WrongInput(
-                    f"{function.__name__} is not @compiled, so that run.py runs it line by line, "
-                    "which this loop can't; put @compiled above it, or use "
-                    "python -m experiments.grid"
-                )
         self.lesson = lesson
         self.env = make_env(env_id)
-        self.rules = RULES[env_id](self.env)
+        self.dynamics = DYNAMICS[self.env.spec.id](self.env)
         self.time_limit = self.env.spec.max_episode_steps
         self.observation_size = self.env.observation_space.shape[0]
         bytes_per_transition = 2 * 4 * self.observation_size + 8 + 4 + 1  # action, reward, done
@@ -87,7 +109,7 @@ class CompiledLoop:
     def trace(self):
         """Replaces `take_steps` and `play_steps` by what is compiled."""
         count = tf.TensorSpec((), tf.int32)
-        state_size = self.rules.draw_starts(np.random.default_rng(), 1).shape[1]
+        state_size = self.dynamics.draw_starts(np.random.default_rng(), 1).shape[1]
         state = tf.TensorSpec((state_size,), tf.float64)
         starts = tf.TensorSpec((STEPS_PER_CALL, state_size), tf.float64)
         actions = tf.TensorSpec((STEPS_PER_CALL,), tf.int64)
@@ -121,16 +143,16 @@ class CompiledLoop:
         if np.ndim(loss) or not isinstance(loss, (float, np.floating)):
             raise TypeError(f"fit_batch has to return the loss, a number, not {loss!r}")
 
-    def train(self, seed, is_stopped=lambda step: False):
+    def train(self, seed, show=lambda step: None):
         """Trains a new network: `train` of run.py.
 
         Args:
             seed: seed of the initial weights, which are those of run.py, and of all that is random.
-            is_stopped: function that is called with the number of steps taken, after each call of
-                the loop, and returns whether to stop.
+            show: function that is called with the number of steps taken, after each call of the
+                loop.
 
         Returns:
-            Evaluations, a float array (evaluations, 5) as in a checkpoint; None if it was stopped.
+            List of `Evaluation`s.
 
         Raises:
             Diverged: the loss is not finite any more.
@@ -142,7 +164,7 @@ class CompiledLoop:
         action_random = np.random.default_rng(seeds["actions"])
         buffer_random = np.random.default_rng(seeds["replay_buffer"])
         buffer = self.empty_buffer()
-        state, age = self.rules.draw_starts(env_random, 1)[0], 0
+        state, age = self.dynamics.draw_starts(env_random, 1)[0], 0
         step, seconds, evaluations = 0, 0.0, []
         evaluated = range(lesson.EVAL_EVERY, lesson.MAX_STEPS, lesson.EVAL_EVERY)
 
@@ -151,7 +173,7 @@ class CompiledLoop:
                 start = time.perf_counter()
                 n = min(end - step, STEPS_PER_CALL)
                 actions = self.draw_actions(action_random, lesson.TRAIN_EPSILON)
-                starts = self.rules.draw_starts(env_random, STEPS_PER_CALL)
+                starts = self.dynamics.draw_starts(env_random, STEPS_PER_CALL)
                 rows = self.draw_rows(buffer_random, step + 1)
                 n, loss, state, age, buffer = self.take_steps(
                     step + 1, n, state, age, buffer, actions, starts, rows
@@ -159,8 +181,7 @@ class CompiledLoop:
                 step += int(n)
                 check_loss(float(loss), step)
                 seconds += time.perf_counter() - start
-                if is_stopped(step):
-                    return None
+                show(step)
             if step == lesson.Q_VALIDATION_SIZE:
                 filled = min(step, lesson.REPLAY_BUFFER_SIZE)
                 drawn = buffer_random.integers(filled, size=step)
@@ -168,9 +189,11 @@ class CompiledLoop:
             if step in evaluated or step == lesson.MAX_STEPS:
                 episode_return_avg, episodes = self.evaluate(seed)
                 q_values = lesson.predict(self.env, self.model, validation_observations)
-                avg_max_q_value = np.mean(np.max(q_values, axis=1))
-                evaluations.append((step, episode_return_avg, avg_max_q_value, seconds, episodes))
-        return np.array(evaluations)
+                avg_max_q_value = float(np.mean(np.max(q_values, axis=1)))
+                evaluations.append(
+                    Evaluation(step, episode_return_avg, avg_max_q_value, seconds, episodes)
+                )
+        return evaluations
 
     def evaluate(self, seed):
         """Plays EVAL_STEPS steps without learning: `evaluate` of run.py.
@@ -184,15 +207,16 @@ class CompiledLoop:
         """
         env_random = np.random.default_rng(seed)
         action_random = np.random.default_rng(self.lesson.spawn_seeds(seed)["evaluation_actions"])
-        state, age = self.rules.draw_starts(env_random, 1)[0], 0
+        state, age = self.dynamics.draw_starts(env_random, 1)[0], 0
         returns = 0.0, 0.0, 0
         for first in range(0, self.lesson.EVAL_STEPS, STEPS_PER_CALL):
             n = min(self.lesson.EVAL_STEPS - first, STEPS_PER_CALL)
             actions = self.draw_actions(action_random, self.lesson.EVAL_EPSILON)
-            starts = self.rules.draw_starts(env_random, STEPS_PER_CALL)
+            starts = self.dynamics.draw_starts(env_random, STEPS_PER_CALL)
             state, age, returns = self.play_steps(n, state, age, returns, actions, starts)
-        _, total, episodes = map(float, returns)
-        return (total / episodes if episodes else float("nan")), episodes
+        _, total, episodes = returns
+        episodes = int(episodes)
+        return (float(total) / episodes if episodes else float("nan")), episodes
 
     def take_steps(self, first_step, n, state, age, buffer, actions, starts, rows):
         """Trains for some steps, between which nothing is evaluated.
@@ -227,7 +251,7 @@ class CompiledLoop:
         def take_step(i, loss, state, age, buffer):
             step = first_step + i
             observation, action, reward, next_state, done = self.act(state, age, actions[i])
-            transition = observation, action, reward, self.rules.observe(next_state), done
+            transition = observation, action, reward, self.dynamics.observe(next_state), done
             row = (step - 1) % lesson.REPLAY_BUFFER_SIZE
             buffer = tuple(
                 [
@@ -282,10 +306,10 @@ class CompiledLoop:
         Returns:
             (observation, action, reward, next_state, done): tensors.
         """
-        observation = self.rules.observe(state)
+        observation = self.dynamics.observe(state)
         q_values = self.lesson.predict(self.env, self.model, observation[tf.newaxis])[0]
         action = tf.where(random_action < 0, tf.argmax(q_values), random_action)
-        next_state, reward, terminated = self.rules.step(state, action)
+        next_state, reward, terminated = self.dynamics.step(state, action)
         done = terminated | (age + 1 == self.time_limit)
         return observation, action, reward, next_state, done
 
@@ -318,7 +342,7 @@ class CompiledLoop:
             variable.assign(value)  # weights, and what layers such as Dropout draw with
         self.target_model.set_weights(fresh.get_weights())
 
-    def definition(self):
+    def traced(self):
         """What is compiled, and the variables' values at the start, in a form to be compared."""
         text, _, _ = str(self.take_steps.graph.as_graph_def()).partition("\nversions {")
         functions = [part.rstrip("}\n") for part in text.split("\n  function {")]

@@ -1,0 +1,207 @@
+"""Which engine measures what the reader has changed?
+
+The compiled loop calls `create_model`, `predict` and `fit_batch` of run.py, and has its own version
+of everything else. So it measures a change in these three, and in the constants; after a change
+elsewhere, only the exact engine does.
+"""
+
+import ast
+import hashlib
+import inspect
+import textwrap
+from typing import NamedTuple
+
+from support.errors import WrongInput
+
+# What the compiled loop has a version of its own of: names in run.py, and the fingerprint of each.
+# When one of these changes, change the loop accordingly, then put the new fingerprint here.
+MIRRORED = {
+    "train": "321e290049a95a3a",
+    "evaluate": "3a284c246fb7e504",
+    "evaluate_and_save_best": "e0c515762c64896e",
+    "greedy_action": "c4afdf49dc6324f1",
+    "epsilon_greedy_action": "ff09fdeb1e238104",
+    "ReplayBuffer": "855e0c4facd107ac",
+    "load_or_create_model": "6e87ca975f499a6e",
+    "set_seed": "0728b62e15210abf",
+    "make_env": "f31439872df9496a",
+    "main": "b5d04ae093ffe070",
+}
+
+
+# On two cores of an AMD EPYC: of a step, without weights, and for each weight and row of a batch.
+SECONDS = {"compiled": (15e-6, 70e-12), "exact": (400e-6, 125e-12)}
+SECONDS_TO_START = 15
+
+
+class Choice(NamedTuple):
+    """The answer.
+
+    Attributes:
+        engine: "compiled" or "exact".
+        why: why the compiled one would not measure what was changed, a string; None if it would.
+        weights: of the largest network, an int.
+        problem: why no run can be trained, a string; or None.
+        is_mistake: whether that is a mistake in the code, and not wrong input.
+    """
+
+    engine: str = "exact"
+    why: str | None = None
+    weights: int = 0
+    problem: str | None = None
+    is_mistake: bool = False
+
+
+def choose_engine(settings, varied, by_hand=None):
+    """Chooses an engine; loads run.py, with TensorFlow, so it is called in a process of its own.
+
+    Args:
+        settings: list of `Run`s, the first one of each setting.
+        varied: names of the constants that were given as options.
+        by_hand: the engine that the user wants; or None.
+
+    Returns:
+        `Choice`.
+    """
+    from experiments.common import engines  # here, for it loads TensorFlow
+
+    try:
+        why, weights = why_not_compiled(settings, varied, by_hand)
+    except WrongInput as error:
+        return Choice(problem=str(error))
+    except Exception as error:
+        return Choice(problem=engines.describe_mistake(error), is_mistake=True)
+    return Choice(by_hand or ("exact" if why else "compiled"), why, weights)
+
+
+def describe(plan, choice, left, places):
+    """Says in a line which engine trains a sweep, why, and how long that will take.
+
+    Args:
+        plan: `Plan` with its engine.
+        choice: `Choice`.
+        left: list of the `Run`s that have not ended.
+        places: how many of them are trained at a time, at most.
+    """
+    remarks = ["as you say"] if plan.is_by_hand else []
+    if choice.why is not None:
+        remarks.append(f"although {choice.why}" if plan.engine == "compiled" else choice.why)
+    engine = plan.engine.capitalize() + (f" ({', '.join(remarks)})" if remarks else "")
+    count = f"{len(left)} run{'s' if len(left) > 1 else ''}"
+    places = min(places, len(left))
+    seconds = estimate_seconds(plan.engine, left, choice.weights, places)
+    return f"{engine}: {count}, {places} at a time, {describe_time(seconds)}"
+
+
+def estimate_seconds(engine, runs, weights, places):
+    """How long it takes to train runs on a computer like ours, a float.
+
+    Args:
+        engine: "compiled" or "exact".
+        runs: list of `Run`s.
+        weights: how many the largest network has.
+        places: how many runs are trained at a time.
+    """
+    per_step, per_weight = SECONDS[engine]
+    steps = sum(run.max_steps for run in runs)
+    rows = max(run.hyperparameters["batch_size"] for run in runs)
+    return SECONDS_TO_START + steps / places * (per_step + per_weight * weights * rows)
+
+
+def describe_time(seconds):
+    """A time in words, as in "about 3 minutes"."""
+    minutes = seconds / 60
+    for size, unit in ((24 * 60, "day"), (60, "hour"), (1, "minute")):
+        if minutes >= 1.5 * size:
+            return f"about {minutes / size:.0f} {unit}s"
+    return "about a minute"
+
+
+def why_not_compiled(settings, varied, by_hand):
+    """Why a compiled loop would not measure what was changed; see `choose_engine`.
+
+    Returns:
+        (why, weights): a string or None, and how many weights the largest network has.
+
+    Raises:
+        WrongInput: a network can't be made; or the loop is wanted, and can't be compiled.
+    """
+    from experiments.common.compiled_loop import why_impossible
+    from experiments.common.engines import LESSON
+    from support.environments import make_env
+    from support.options import load_lesson
+
+    lessons = [load_lesson(LESSON, run.options()) for run in settings]
+    env = make_env(settings[0].env)
+    weights = max(lesson.create_model(env).count_params() for lesson in lessons)
+    if by_hand == "exact":
+        return None, weights
+    why = why_impossible(lessons[0], env)
+    if why and by_hand == "compiled":
+        raise WrongInput(f"--compiled can't be: {why}")
+    changed = [
+        name
+        for name, recorded in MIRRORED.items()
+        if fingerprint(getattr(lessons[0], name, None)) != recorded
+    ]
+    if not why and changed:
+        why = f"{' and '.join(changed)} {'have' if len(changed) > 1 else 'has'} been changed"
+    if not why:
+        without = [name for name in varied if not acts(name, settings, lessons[0])]
+        names = " and ".join(name.upper() for name in without)
+        why = f"{names} acts only outside of the compiled loop" if without else None
+    return why, weights
+
+
+def acts(name, settings, lesson):
+    """Whether a hyperparameter makes a difference in the compiled loop.
+
+    Args:
+        name: of the hyperparameter.
+        settings: list of `Run`s.
+        lesson: run.py, with any options.
+    """
+    from experiments.common.compiled_loop import CONSTANTS
+    from experiments.common.engines import make_loop
+
+    (setting,) = [setting for setting in lesson.options.constants if setting.name == name]
+    if setting.constant in CONSTANTS:
+        return True
+    for run in settings:
+        default = run._replace(hyperparameters={**run.hyperparameters, name: setting.default})
+        if default != run:
+            loops = [make_loop(tuple(one.options())) for one in (run, default)]
+            if loops[0].traced() != loops[1].traced():
+                return True
+    return all(run.hyperparameters[name] == setting.default for run in settings)
+
+
+def fingerprint(definition):
+    """What tells whether a function or class has been changed: a string.
+
+    Comments, docstrings and the layout of the source don't count.
+
+    Args:
+        definition: the function or class; None for one that isn't there.
+    """
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(definition)))
+    except (OSError, TypeError, SyntaxError):
+        return None
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, (ast.FunctionDef, ast.ClassDef))
+            and ast.get_docstring(node) is not None
+        ):
+            del node.body[0]
+    return hashlib.sha256(repr(as_tuple(tree)).encode()).hexdigest()[:16]
+
+
+def as_tuple(node):
+    """A syntax tree as nested tuples, without what is empty, for that differs between Pythons."""
+    if isinstance(node, list):
+        return tuple(map(as_tuple, node))
+    if not isinstance(node, ast.AST):
+        return node
+    fields = [(name, as_tuple(value)) for name, value in ast.iter_fields(node)]
+    return type(node).__name__, *(field for field in fields if field[1] not in (None, ()))

@@ -1,0 +1,223 @@
+"""Trains runs side by side, on all cores of this machine or of a cluster: all that knows of Ray.
+
+A run is a task of Ray. While it is trained, it puts its newest state into a mailbox, from which the
+program that was started takes it out and writes it down; so the computers of a cluster share no
+directory. When its process or its computer dies, it starts again from the newest state.
+"""
+
+import collections
+import contextlib
+import os
+import signal
+import socket
+
+import loky
+
+from experiments.common.state import State
+from support.errors import ROOT, WrongInput
+
+# Ray reads this when it is imported: it is to send no statistics about its use.
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+DEATHS = 5  # of a run, with its process or its computer, after which it has failed
+PATIENCE = 0.5  # seconds between two looks into the mailbox
+MEMORY = 2**30  # bytes that a process takes, TensorFlow included
+MEMORY_PER_SETTING = 20 * 2**20  # bytes more, for TensorFlow keeps all that it has compiled
+STORE = 2**28  # bytes for what processes send each other
+WORKER = {  # what a process needs to know: our modules, as they are now, and that it has one core
+    "working_dir": str(ROOT),
+    "excludes": [
+        *("*", "!.", "!*.py", "!requirements.txt"),
+        *("!support", "!experiments", "!experiments/common"),
+    ],
+    "env_vars": {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"},
+}
+
+
+def check_address(address):
+    """Raises `WrongInput` if nothing answers at the HOST:PORT of a cluster."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError, OverflowError) as error:
+        what = f"--address {address!r} is not the HOST:PORT of a `ray start --head`"
+        raise WrongInput(f"{what}: {error}") from error
+
+
+@contextlib.contextmanager
+def connect(address=None, cores=None):
+    """Starts Ray on this machine, or connects to a cluster; ends that afterwards.
+
+    Ctrl-C and SIGTERM would make Ray crash, so meanwhile they only add to a list.
+
+    Args:
+        address: HOST:PORT of a cluster; None for this machine.
+        cores: how many to use of this machine; None for all that this program may use.
+
+    Yields:
+        List of the signals that have come, ints.
+
+    Raises:
+        WrongInput: there is no such cluster.
+    """
+    here = {
+        "address": "local",
+        "num_cpus": cores or loky.cpu_count(),
+        "object_store_memory": STORE,
+        "include_dashboard": False,
+    }
+    if address:
+        check_address(address)
+    signals = []
+    with collecting(signals):
+        try:
+            where = {"address": address} if address else here
+            ray.init(**where, runtime_env=WORKER, log_to_driver=False, logging_level="CRITICAL")
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            problem = f"--address {address}: {error}; is RAY_AUTH_MODE the same as there?"
+            raise WrongInput(problem if address else error) from error
+        with collecting(signals):  # again, for Ray has set its own handler
+            try:
+                yield signals
+            finally:
+                ray.shutdown()
+
+
+@contextlib.contextmanager
+def collecting(signals):
+    """Lets Ctrl-C and SIGTERM do nothing but add their numbers to a list."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [
+        signal.signal(number, lambda number, frame: signals.append(number)) for number in numbers
+    ]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def demand(settings):
+    """What a process needs: a core, and memory for so many settings, as far as a computer has it.
+
+    Returns:
+        Dict of options of a task of Ray.
+    """
+    memory = MEMORY + MEMORY_PER_SETTING * (settings - 1)
+    most = max(node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"])
+    return {"num_cpus": 1, "memory": min(memory, int(most)), "max_retries": 0}
+
+
+def count_places(settings):
+    """How many runs there are cores and memory for at a time, an int; see `demand`."""
+    memory = demand(settings)["memory"]
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return sum(
+        min(int(has.get("CPU", 0)), int(has.get("memory", 0) // memory)) for has in resources
+    )
+
+
+def call(signals, function, *args):
+    """Calls a function in a process of its own, and returns its result.
+
+    Args:
+        signals: what `connect` gives.
+        function, args: what to call.
+
+    Raises:
+        KeyboardInterrupt: a signal has come.
+        OSError: the process has died.
+    """
+    task = ray.remote(**demand(1))(function).remote(*args)
+    while not ray.wait([task], timeout=PATIENCE)[0]:
+        if signals:
+            raise KeyboardInterrupt
+    try:
+        return ray.get(task)
+    except ray.exceptions.RayTaskError:
+        raise
+    except ray.exceptions.RayError as error:
+        raise OSError(why_died(error)) from error
+
+
+class Mailbox:
+    """Where runs put their newest states."""
+
+    def __init__(self):
+        self.states = {}
+
+    def put(self, name, state):
+        """Puts in the `State` of a run in place of the one before."""
+        self.states[name] = state
+
+    def take(self):
+        """Takes everything out: a dict of the names of runs to `State`s."""
+        states, self.states = self.states, {}
+        return states
+
+
+def train_one(engine, run, begun, mailbox):
+    """The task of a run; see `engines`."""
+    from experiments.common import engines  # here, for it loads TensorFlow
+
+    train = {"compiled": engines.train_compiled, "exact": engines.train_exact}[engine]
+    return train(run, begun, lambda state: ray.get(mailbox.put.remote(run.name, state)))
+
+
+def train(runs, engine, find_begun):
+    """Trains runs, as many at a time as there are cores and memory for.
+
+    Args:
+        runs: list of `Run`s.
+        engine: "compiled" or "exact".
+        find_begun: function from a `Run` to its directory, packed, if it has begun before, or None.
+
+    Yields:
+        Twice a second, and whenever a run ends: the news, a list of pairs of a `Run` and its newest
+        `State`.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    lasting = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
+    mailbox = ray.remote(Mailbox).options(scheduling_strategy=here, **lasting).remote()
+    settings = len({run.setting for run in runs})
+    task = ray.remote(**demand(settings))(train_one)
+    by_name = {run.name: run for run in runs}
+    waiting = collections.deque(runs)
+    running = {}
+    deaths = collections.Counter()
+
+    while waiting or running:
+        while waiting and len(running) < 2 * count_places(settings):  # the next ones are at hand
+            run = waiting.popleft()
+            running[task.remote(engine, run, find_begun(run), mailbox)] = run
+        ended, _ = ray.wait(list(running), timeout=PATIENCE)
+        told = ray.get(mailbox.take.remote())
+        news = [(by_name[name], state) for name, state in told.items()]
+        for reference in ended:
+            run = running.pop(reference)
+            try:
+                state = ray.get(reference)
+            except ray.exceptions.RayError as error:
+                deaths[run.name] += 1
+                state = State(died=why_died(error))
+                if deaths[run.name] < DEATHS:
+                    waiting.appendleft(run)
+                else:
+                    reason = f"{state.died}, {DEATHS} times (--resume tries again)"
+                    state = State(failed=reason, is_over=True)
+            news.append((run, state))
+        yield news
+
+
+def why_died(error):
+    """Why a process has ended without a result, from an exception of Ray: a string."""
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        return "its process was killed for lack of memory; fewer --cores take less"
+    if isinstance(error, ray.exceptions.RayTaskError):
+        return str(error.cause)
+    if isinstance(error, ray.exceptions.RuntimeEnvSetupError):
+        return f"its process couldn't be started: {str(error).strip().splitlines()[-1]}"
+    return "its process or its computer has died"

@@ -1,0 +1,78 @@
+"""Shows how far the runs of a sweep are."""
+
+import sys
+
+from tqdm import tqdm
+
+from experiments.common.state import State
+
+
+class Progress:
+    """One line that changes, on a terminal; elsewhere, a line for each run that ends.
+
+    A run that fails is told at once, on standard error, but of those that fail for the same reason
+    only the first.
+
+    Args:
+        runs: list of all `Run`s of the sweep.
+        states: dict of the names of those that have begun before to their `State`s.
+    """
+
+    def __init__(self, runs, states):
+        self.runs = runs
+        self.states = dict(states)
+        self.told = set()
+        self.deaths = 0
+        self.bar = tqdm(
+            total=sum(run.max_steps for run in runs),
+            initial=self.count_steps(),
+            unit=" steps",
+            smoothing=0.1,
+            mininterval=1,  # second, after which the remaining time is updated
+            miniters=0,  # even without a step
+            disable=None,  # where standard error is not a terminal
+            dynamic_ncols=True,
+        )
+
+    def count_steps(self):
+        """Steps of all runs so far, with none left of those that have ended: an int."""
+        return sum(
+            run.max_steps if self.states[run.name].is_over else self.states[run.name].step
+            for run in self.runs
+            if run.name in self.states
+        )
+
+    def show(self, news):
+        """Takes note of what runs have told.
+
+        Args:
+            news: list of pairs, a `Run` and its newest `State`.
+        """
+        for run, state in news:
+            before = self.states.get(run.name, State())
+            self.states[run.name] = state._replace(step=max(state.step, before.step))
+            self.deaths += state.died is not None
+            self.tell(run, "failed", state.failed)
+            self.tell(run, "starts again", state.died)
+            if state.is_over and self.bar.disable:
+                print(self, flush=True)
+        self.bar.set_description(str(self), refresh=False)
+        self.bar.update(self.count_steps() - self.bar.n)
+
+    def tell(self, run, what, reason):
+        """Says for which reason, unless it is None, something has happened to a run."""
+        if reason is not None and (what, reason) not in self.told:
+            self.told.add((what, reason))
+            tqdm.write(f"{what}: {run.name}: {reason}", file=sys.stderr)
+
+    def __str__(self):
+        states = self.states.values()
+        failed = sum(state.failed is not None for state in states)
+        done = sum(state.is_over for state in states) - failed
+        running = sum(not state.is_over and state.died is None for state in states)
+        text = f"{done} of {len(self.runs)} done, {running} running, {failed} failed"
+        return f"{text}, {self.deaths} started again" if self.deaths else text
+
+    def close(self):
+        """Ends the line."""
+        self.bar.close()

@@ -1,0 +1,246 @@
+"""Is it better? Trains combinations of hyperparameters, each with many seeds, and compares them:
+
+    python -m experiments.sweep --hidden-units 32 128 --seeds 30 --name width
+
+There are two ways to train a run. The compiled one calls `create_model`, `predict` and `fit_batch`
+of your run.py in a loop of its own, which takes minutes where the other takes hours; the exact one
+does what `python run.py` does. The program takes the one that measures what you have changed, and
+says which. The runs share the cores of this machine or, with --address, of a cluster. Tables, plot
+and what was trained are in NAME-sweep; --resume goes on with what has not finished.
+"""
+
+import sys
+
+if not __package__:
+    print("sweep.py: start it with python -m experiments.sweep", file=sys.stderr)
+    sys.exit(2)
+
+import os
+import shlex
+from pathlib import Path
+
+from experiments.common.plan import add_plan_options, make_plan, read_plan
+from experiments.common.record import PLAN, RESULTS, Record
+from experiments.common.results import check_names, read_results
+from support.command_line import OneLineParser, number
+from support.environments import make_env
+from support.errors import ROOT, WrongInput, plain_errors, print_error
+from support.files import check_name, lock, write_file
+from support.options import read_constants
+
+LESSON = ROOT / "run.py"
+
+
+def parse_args(argv=None):
+    """Reads and checks the command line.
+
+    Args:
+        argv: list of options and values; None for those of the program.
+
+    Returns:
+        `argparse.Namespace`, in which `folder` is the directory of the sweep, and `plan` its
+        `Plan`.
+
+    Raises:
+        WrongInput: the command line is wrong.
+    """
+    parser = OneLineParser(
+        prog="sweep",
+        description="Trains combinations of hyperparameters, each with many seeds; compares them.",
+    )
+    add = parser.add_argument
+    add("--name", help="name of the sweep, for its directory NAME-sweep")
+    add("--resume", metavar="NAME", help="continue a sweep that was stopped or killed")
+    add("--cores", type=number(1, 10**6), metavar="N", help="cores to use (default: all)")
+    add("--address", metavar="HOST:PORT", help="use the Ray cluster there instead of this machine")
+    add("--format", choices=["png", "svg"], help="file format of the plot (default: png)")
+    settings = read_constants(LESSON)
+    check_names(settings)
+    add_plan_options(parser, settings)
+    args = parser.parse_args(argv)
+    if args.address is not None and args.cores is not None:
+        raise WrongInput("--cores counts this machine's; with --address, leave it out")
+    name = args.name if args.resume is None else args.resume
+    if name is None:
+        raise WrongInput("--name NAME is missing; NAME-sweep will be the directory of results")
+    check_name("--name" if args.resume is None else "--resume", name)
+    args.folder = Path(f"{name}-sweep")
+    if args.resume is not None:
+        args.plan = resumed_plan(args, settings)
+    elif os.path.lexists(args.folder) and Record(args.folder).holds_something():
+        raise WrongInput(f"{args.folder} exists; choose another --name, or --resume {name}")
+    else:
+        args.plan = make_plan(args, settings, LESSON)
+    return args
+
+
+def resumed_plan(args, settings):
+    """The `Plan` of a sweep to be resumed.
+
+    Args:
+        args: what was parsed.
+        settings: list of the `Setting`s of run.py.
+
+    Raises:
+        WrongInput: there is no such sweep, or it is damaged, or contradicts other options.
+    """
+    for name, value in vars(args).items():
+        allowed = ("resume", "env", "cores", "address", "format", "folder")
+        if value is not None and name not in allowed:
+            option = value if name == "engine" else name.lower().replace("_", "-")
+            raise WrongInput(
+                f"--resume continues a sweep with its own settings; leave out --{option}"
+            )
+    filename = args.folder / PLAN
+    if not filename.is_file():
+        raise WrongInput(f"--resume {args.resume}: there is no sweep to resume, no {filename}")
+    plan = read_plan(filename, settings)
+    env_id = plan.runs[0].env
+    if args.env not in (None, env_id):
+        raise WrongInput(f"--env {args.env} contradicts {filename}, whose environment is {env_id}")
+    if ":" in env_id and args.env is None:
+        raise WrongInput(
+            f"{filename} would import a module for its environment; if you trust it, repeat "
+            f"--env {env_id}"
+        )
+    return plan
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        args = parse_args()  # before the imports below, which take seconds
+
+from tqdm import tqdm
+
+from experiments.common import cluster
+from experiments.common.choice import choose_engine, describe
+from experiments.common.progress import Progress
+
+
+def choose(record, signals):
+    """Chooses the engine of a sweep; says which, why, and how long the sweep will take.
+
+    Args:
+        record: `Record`, whose plan has the engine with which the sweep began, if it is resumed.
+        signals: list that gets longer when the program is to stop.
+
+    Returns:
+        `Plan` with an engine.
+
+    Raises:
+        WrongInput: no run can be trained, or its engine doesn't measure what was changed since.
+    """
+    plan = record.plan
+    by_hand = plan.engine if plan.is_by_hand or plan.engine == "exact" else None
+    choice = cluster.call(signals, choose_engine, plan.settings(), plan.varied, by_hand)
+    if choice.is_mistake:
+        sys.exit(print_error(f"stopped by a mistake in the code: {choice.problem}", status=1))
+    if choice.problem is not None:
+        raise WrongInput(choice.problem)
+    if plan.engine not in (None, choice.engine):
+        raise WrongInput(
+            f"{record.folder} began in the compiled loop, but {choice.why}; undo that, or start "
+            "another sweep"
+        )
+    plan = plan._replace(engine=choice.engine)
+    places = cluster.count_places(len(plan.settings()))
+    print(describe(plan, choice, record.left(), places), flush=True)
+    return plan
+
+
+def train(record, signals):
+    """Trains the runs of a sweep that have not ended, and writes down what they come to.
+
+    Args:
+        record: `Record`.
+        signals: list that gets longer when the program is to stop.
+
+    Returns:
+        Whether a mistake in the code has stopped it.
+
+    Raises:
+        OSError: a file can't be written.
+    """
+    progress = Progress(record.plan.runs, record.states)
+    try:
+        for news in cluster.train(record.left(), record.plan.engine, record.find_begun):
+            record.write(news)
+            progress.show(news)
+            if any(state.is_mistake for _, state in news):
+                return True
+            if signals:
+                tqdm.write("Stopping")
+                return False
+        return False
+    finally:
+        progress.close()
+
+
+def write_tables(folder, plot_format):
+    """Writes summary.csv and the plot of what is in results.csv; prints the tables.
+
+    Args:
+        folder: path of the sweep's directory.
+        plot_format: png or svg; None for png.
+    """
+    from experiments.common import plots, statistics  # here, for what they load takes time
+
+    results = read_results(folder / RESULTS)
+    summary = statistics.summarize(results)
+    write_file(folder / "summary.csv", summary.to_csv(index=False).encode())
+    plots.save_figure(plots.plot_curves(results), folder / f"curves.{plot_format or 'png'}")
+    print(statistics.table(summary, statistics.reward_threshold(results)))
+    for (setting, reason), group in results.groupby(["setting", "failed"], sort=False):
+        seeds = ", ".join(map(str, group["seed"].unique()))
+        print_error(f"failed: {setting}, seed {seeds}: {reason}", status=0)
+    if (results["episodes"] == 0).any():
+        print("In some evaluations, no episode ended within EVAL_STEPS: raise it.")
+    print(f"Wrote {folder}")
+
+
+def main(args):
+    env_id = args.plan.runs[0].env
+    make_env(env_id).close()
+    args.folder.mkdir(exist_ok=True)
+    locked = lock(args.folder)
+    record = Record(args.folder, args.plan)
+    is_mistaken = False
+    signals = []
+    try:
+        record.read()
+        if record.left():
+            print("Starting Ray", flush=True)
+            with cluster.connect(args.address, args.cores) as signals:
+                record.plan = choose(record, signals)
+                record.begin()
+                is_mistaken = train(record, signals)
+    except OSError as error:
+        hint = how_to_continue(args, record) if record.holds_something() else ""
+        raise OSError(f"{error}{hint}") from error
+    finally:
+        locked.release()
+        if args.resume is None:
+            record.remove_if_empty()
+    if is_mistaken:
+        message = f"stopped by a mistake in the code{how_to_continue(args, record)}"
+        sys.exit(print_error(message, status=1))
+    if record.left():
+        print(f"Stopped{how_to_continue(args, record)}")
+        sys.exit(128 + signals[0])
+    write_tables(args.folder, args.format)
+
+
+def how_to_continue(args, record):
+    """What to do once a sweep has been stopped, the end of a sentence."""
+    if not record.folder.exists():
+        return ", before anything was worth keeping"
+    env_id = record.plan.runs[0].env
+    name = shlex.quote(args.name or args.resume)
+    where = f" --address {args.address}" if args.address else ""
+    where += f" --env {env_id}" if ":" in env_id else ""
+    return f"; to continue: python -m experiments.sweep --resume {name}{where}"
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        main(args)
