@@ -55,7 +55,7 @@ def test_a_step_of_many_is_the_step_of_each(env_id):
     dynamics = DYNAMICS[env_id](env)
     random = np.random.default_rng(0)
     starts = dynamics.draw_starts(random, 40).reshape(8, 5, -1)
-    states = starts * random.uniform(-20, 20, (8, 5, 1))  # where some episodes end
+    states = starts * random.uniform(-40, 40, (8, 5, 1))  # where some episodes end
     actions = random.integers(env.action_space.n, size=(8, 5))
     observations, stepped = dynamics.observe(states), dynamics.step(states, actions)
     assert 0 < np.count_nonzero(stepped[2]) < 40

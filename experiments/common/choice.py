@@ -8,6 +8,7 @@ elsewhere, only the exact engine does.
 import ast
 import hashlib
 import inspect
+import statistics
 import textwrap
 from typing import NamedTuple
 
@@ -40,7 +41,7 @@ class Choice(NamedTuple):
     Attributes:
         engine: "compiled" or "exact".
         why: why the compiled one would not measure what was changed, a string; None if it would.
-        weights: of the largest network, an int.
+        weights: how many the networks have, on average.
         problem: why no run can be trained, a string; or None.
         is_mistake: whether that is a mistake in the code, and not wrong input.
     """
@@ -99,7 +100,7 @@ def estimate_seconds(engine, runs, weights, places):
     Args:
         engine: "compiled" or "exact".
         runs: list of `Run`s.
-        weights: how many the largest network has.
+        weights: how many the networks have, on average.
         places: how many runs are trained at a time.
     """
     per_step, per_weight = SECONDS[engine]
@@ -121,7 +122,7 @@ def why_not_compiled(settings, varied, by_hand):
     """Why a compiled loop would not measure what was changed; see `choose_engine`.
 
     Returns:
-        (why, weights): a string or None, and how many weights the largest network has.
+        (why, weights): a string or None, and how many weights the networks have, on average.
 
     Raises:
         WrongInput: a network can't be made; or the loop is wanted, and can't be compiled.
@@ -133,7 +134,7 @@ def why_not_compiled(settings, varied, by_hand):
 
     lessons = [load_lesson(LESSON, run.options()) for run in settings]
     env = make_env(settings[0].env)
-    weights = max(lesson.create_model(env).count_params() for lesson in lessons)
+    weights = statistics.mean(lesson.create_model(env).count_params() for lesson in lessons)
     if by_hand == "exact":
         return None, weights
     why = why_impossible(lessons[0], env)
