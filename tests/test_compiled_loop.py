@@ -31,8 +31,10 @@ def take_steps(loop, n, seed=0):
     starts = loop.dynamics.draw_starts(random, STEPS_PER_CALL)
     rows = loop.draw_rows(random, 1)
     state = starts[-1]
-    end = loop.take_steps(1, n, state, 0, loop.empty_buffer(), actions, starts, rows)
-    return state, actions, starts, rows, end
+    *others, buffer = loop.compiled_steps(
+        1, n, state, 0, loop.empty_buffer(), actions, starts, rows
+    )
+    return state, actions, starts, rows, (*others, loop.columns(buffer))
 
 
 @pytest.mark.parametrize("env_id", DYNAMICS)

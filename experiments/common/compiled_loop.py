@@ -82,17 +82,15 @@ class CompiledLoop:
         self.dynamics = DYNAMICS[self.env.spec.id](self.env)
         self.time_limit = self.env.spec.max_episode_steps
         self.observation_size = self.env.observation_space.shape[0]
-        bytes_per_transition = 2 * 4 * self.observation_size + 8 + 4 + 1  # action, reward, done
-        size = lesson.REPLAY_BUFFER_SIZE
-        check_memory(2 * size * bytes_per_transition, f"REPLAY_BUFFER_SIZE {size}")
+        self.buffer_shape = lesson.REPLAY_BUFFER_SIZE, 2 * self.observation_size + 3
+        size = 4 * np.prod(self.buffer_shape, dtype=float)  # bytes: all numbers are float32
+        check_memory(2 * size, f"REPLAY_BUFFER_SIZE {lesson.REPLAY_BUFFER_SIZE}")
         keras.utils.set_random_seed(0)
         self.model = lesson.create_model(self.env)
         self.target_model = keras.models.clone_model(self.model)
 
     def compile(self):
-        """Makes TensorFlow functions of `take_steps` and `play_steps`; returns the loop itself.
-
-        They are traced now, and compiled when they are called first.
+        """Compiles `take_steps` and `play_steps`; returns the loop itself.
 
         Raises:
             TypeError: `fit_batch` doesn't return a number.
@@ -102,28 +100,33 @@ class CompiledLoop:
         except Exception:
             self.check_update()  # says more plainly what is wrong
             raise
-        self.initial_values = [variable.numpy() for variable in self.take_steps.variables]
+        self.initial_values = [variable.numpy() for variable in self.compiled_steps.variables]
         self.check_update()
         return self
 
     def trace(self):
-        """Replaces `take_steps` and `play_steps` by what is compiled."""
+        """Makes graphs of `take_steps` and `play_steps`, which XLA compiles at the first call."""
         count = tf.TensorSpec((), tf.int32)
         state_size = self.dynamics.draw_starts(np.random.default_rng(), 1).shape[1]
         state = tf.TensorSpec((state_size,), tf.float64)
         starts = tf.TensorSpec((STEPS_PER_CALL, state_size), tf.float64)
         actions = tf.TensorSpec((STEPS_PER_CALL,), tf.int64)
         rows = tf.TensorSpec((STEPS_PER_CALL, self.lesson.BATCH_SIZE), tf.int32)
-        buffer = tuple(tf.TensorSpec.from_tensor(column) for column in self.empty_buffer())
+        buffer = tf.TensorSpec(self.buffer_shape, tf.float32)
         total = tf.TensorSpec((), tf.float64)
         compiled = tf.function(self.take_steps, jit_compile=True, autograph=False)
-        self.take_steps = compiled.get_concrete_function(
+        self.compiled_steps = compiled.get_concrete_function(
             count, count, state, count, buffer, actions, starts, rows
         )
         compiled = tf.function(self.play_steps, jit_compile=True, autograph=False)
-        self.play_steps = compiled.get_concrete_function(
+        self.compiled_play = compiled.get_concrete_function(
             count, state, count, (total, total, count), actions, starts
         )
+
+    def take_no_step(self):
+        """Calls what is compiled, which XLA does at the first call, and changes nothing."""
+        arguments, _ = self.compiled_steps.structured_input_signature
+        self.compiled_steps(*tf.nest.map_structure(lambda x: tf.zeros(x.shape, x.dtype), arguments))
 
     def check_update(self):
         """Makes an update outside of the loop, where TensorFlow says more of what is wrong.
@@ -160,6 +163,7 @@ class CompiledLoop:
         lesson = self.lesson
         seeds = lesson.spawn_seeds(seed)
         self.initialize(seeds["weights"])
+        self.take_no_step()  # so that compiling isn't counted as training
         env_random = np.random.default_rng(seeds["environment"])
         action_random = np.random.default_rng(seeds["actions"])
         buffer_random = np.random.default_rng(seeds["replay_buffer"])
@@ -175,7 +179,7 @@ class CompiledLoop:
                 actions = self.draw_actions(action_random, lesson.TRAIN_EPSILON)
                 starts = self.dynamics.draw_starts(env_random, STEPS_PER_CALL)
                 rows = self.draw_rows(buffer_random, step + 1)
-                n, loss, state, age, buffer = self.take_steps(
+                n, loss, state, age, buffer = self.compiled_steps(
                     step + 1, n, state, age, buffer, actions, starts, rows
                 )
                 step += int(n)
@@ -185,7 +189,7 @@ class CompiledLoop:
             if step == lesson.Q_VALIDATION_SIZE:
                 filled = min(step, lesson.REPLAY_BUFFER_SIZE)
                 drawn = buffer_random.integers(filled, size=step)
-                validation_observations = tf.gather(buffer[0], drawn)
+                validation_observations, *_ = self.columns(tf.gather(buffer, drawn))
             if step in evaluated or step == lesson.MAX_STEPS:
                 episode_return_avg, episodes = self.evaluate(seed)
                 q_values = lesson.predict(self.env, self.model, validation_observations)
@@ -213,7 +217,7 @@ class CompiledLoop:
             n = min(self.lesson.EVAL_STEPS - first, STEPS_PER_CALL)
             actions = self.draw_actions(action_random, self.lesson.EVAL_EPSILON)
             starts = self.dynamics.draw_starts(env_random, STEPS_PER_CALL)
-            state, age, returns = self.play_steps(n, state, age, returns, actions, starts)
+            state, age, returns = self.compiled_play(n, state, age, returns, actions, starts)
         _, total, episodes = returns
         episodes = int(episodes)
         return (float(total) / episodes if episodes else float("nan")), episodes
@@ -236,39 +240,42 @@ class CompiledLoop:
             any more; the last loss; the others as they are then.
         """
         lesson = self.lesson
+        every = lesson.TARGET_UPDATE_EVERY
+
+        def is_before(end):
+            return lambda i, loss, *_: (i < end) & tf.math.is_finite(loss)
+
+        def take_step(i, loss, state, age, buffer):
+            observation, action, reward, next_state, done = self.act(state, age, actions[i])
+            numbers = [tf.cast(value, tf.float32) for value in (action, reward, done)]
+            transition = tf.concat([observation, self.dynamics.observe(next_state), numbers], 0)
+            row = (first_step + i - 1) % lesson.REPLAY_BUFFER_SIZE
+            buffer = tf.tensor_scatter_nd_update(buffer, [[row]], [transition])
+            state = tf.where(done, starts[i], next_state)
+            return i + 1, loss, state, tf.where(done, 0, age + 1), buffer
+
+        def learn(i, *others):
+            next_i, _, state, age, buffer = take_step(i, *others)
+            batch = self.columns(tf.gather(buffer, rows[i]))
+            loss = lesson.fit_batch(self.env, self.model, self.target_model, batch)
+            return next_i, tf.cast(loss, tf.float32), state, age, buffer
 
         def copy_weights():
             for target, variable in zip(self.target_model.weights, self.model.weights, strict=True):
                 target.assign(variable)
             return 0
 
-        def learn(step, buffer, rows):
-            tf.cond(step % lesson.TARGET_UPDATE_EVERY == 0, copy_weights, lambda: 0)
-            batch = tuple([tf.gather(column, rows) for column in buffer])
-            loss = lesson.fit_batch(self.env, self.model, self.target_model, batch)
-            return tf.cast(loss, tf.float32)
+        def learn_until_copy(i, *others):
+            since_copy = (first_step + i) % every
+            tf.cond(since_copy == 0, copy_weights, lambda: 0)
+            end = tf.minimum(n, i + every - since_copy)
+            return tf.while_loop(is_before(end), learn, (i, *others))
 
-        def take_step(i, loss, state, age, buffer):
-            step = first_step + i
-            observation, action, reward, next_state, done = self.act(state, age, actions[i])
-            transition = observation, action, reward, self.dynamics.observe(next_state), done
-            row = (step - 1) % lesson.REPLAY_BUFFER_SIZE
-            buffer = tuple(
-                [
-                    tf.tensor_scatter_nd_update(column, [[row]], [value])
-                    for column, value in zip(buffer, transition, strict=True)
-                ]
-            )
-            is_learning = step >= lesson.TRAIN_START
-            loss = tf.cond(is_learning, lambda: learn(step, buffer, rows[i]), lambda: 0.0)
-            state = tf.where(done, starts[i], next_state)
-            return i + 1, loss, state, tf.where(done, 0, age + 1), buffer
-
-        return tf.while_loop(
-            lambda i, loss, *_: (i < n) & tf.math.is_finite(loss),
-            take_step,
-            (0, 0.0, state, age, buffer),
-        )
+        # Whatever a loop decides at every step has its price: XLA would copy all weights each time.
+        learning_starts = tf.minimum(n, lesson.TRAIN_START - first_step)
+        values = 0, 0.0, state, age, buffer
+        values = tf.while_loop(is_before(learning_starts), take_step, values)
+        return tf.while_loop(is_before(n), learn_until_copy, values)
 
     def play_steps(self, n, state, age, returns, actions, starts):
         """Plays some steps of an evaluation.
@@ -326,15 +333,19 @@ class CompiledLoop:
         return (fractions * filled[:, np.newaxis]).astype(np.int32)
 
     def empty_buffer(self):
-        """A replay buffer: observations, actions, rewards, next_observations, dones."""
-        size = self.lesson.REPLAY_BUFFER_SIZE
-        observations = tf.zeros((size, self.observation_size))
-        actions = tf.zeros(size, tf.int64)
-        return observations, actions, tf.zeros(size), observations, tf.zeros(size, tf.bool)
+        """A replay buffer: one array, in which XLA can change a row without copying the others."""
+        return tf.zeros(self.buffer_shape)
+
+    def columns(self, transitions):
+        """Rows of the replay buffer as (observations, actions, rewards, next_observations, dones)."""
+        sizes = [self.observation_size, self.observation_size, 1, 1, 1]
+        observations, next_observations, *others = tf.split(transitions, sizes, axis=1)
+        actions, rewards, dones = [tf.squeeze(column, 1) for column in others]
+        return observations, tf.cast(actions, tf.int64), rewards, next_observations, dones > 0
 
     def initialize(self, seed):
         """Gives all variables their values at the start of a training."""
-        for variable, value in zip(self.take_steps.variables, self.initial_values, strict=True):
+        for variable, value in zip(self.compiled_steps.variables, self.initial_values, strict=True):
             variable.assign(value)
         keras.utils.set_random_seed(seed)
         fresh = self.lesson.create_model(self.env)
@@ -344,7 +355,7 @@ class CompiledLoop:
 
     def traced(self):
         """What is compiled, and the variables' values at the start, in a form to be compared."""
-        text, _, _ = str(self.take_steps.graph.as_graph_def()).partition("\nversions {")
+        text, _, _ = str(self.compiled_steps.graph.as_graph_def()).partition("\nversions {")
         functions = [part.rstrip("}\n") for part in text.split("\n  function {")]
         # TensorFlow numbers the names of all graphs of a process, as in cond_12 and Call-12.
         unnumbered = [re.sub(r"(?<=[A-Za-z_]{2})[-_]\d+", "", function) for function in functions]
