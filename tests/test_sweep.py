@@ -323,8 +323,10 @@ def test_a_compiled_sweep_ends_as_if_nothing_had_been(start_node, tmp_path):
     read_until("Ray runtime started", first)
     second = start_node(f"--address=127.0.0.1:{port}")
     words = "--seeds 12 --max-steps 20000 --eval-every 5000 --eval-steps 1000".split()
-    status, _, errors = finish(start(tmp_path, "--name", "whole", *words))
+    (tmp_path / "whole").mkdir()
+    status, _, errors = finish(start(tmp_path / "whole", "--name", "x", *words))
     assert (status, errors) == (0, "")
+    whole = tmp_path / "whole" / "x-sweep"
 
     folder, address = tmp_path / "x-sweep", ["--address", f"127.0.0.1:{port}"]
     process = start(tmp_path, "--name", "x", *words, *address)
@@ -343,8 +345,8 @@ def test_a_compiled_sweep_ends_as_if_nothing_had_been(start_node, tmp_path):
     assert status == 130 and output.endswith(f"--resume x --address 127.0.0.1:{port}\n")
     status, output, errors = finish(start(tmp_path, "--resume", "x"))
     assert (status, errors) == (0, "")
-    pd.testing.assert_frame_equal(results_in(folder), results_in(tmp_path / "whole-sweep"))
-    for network in (tmp_path / "whole-sweep").glob("*.h5"):
+    pd.testing.assert_frame_equal(results_in(folder), results_in(whole))
+    for network in whole.glob("*.h5"):
         ours, theirs = read_snapshot(folder / network.name), read_snapshot(network)
         np.testing.assert_equal(ours.weights, theirs.weights)
 
@@ -386,7 +388,7 @@ def test_a_run_that_is_not_what_the_plan_says_is_named_and_failed(change, proble
     rewrite(copy / f"{NAMES[0]}-log", change)
     (copy / "results.csv").unlink()
     train_again(copy)
-    sweep_main("--resume", "whole")
+    sweep.write_tables(copy, None)
     assert f"failed: train_epsilon=0.01, seed 0: {NAMES[0]}-log {problem}\n" in (
         capsys.readouterr().err
     )

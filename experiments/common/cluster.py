@@ -37,8 +37,8 @@ WORKER = {  # what a process needs to know: our modules, as they are now, and th
         "TF_NUM_INTRAOP_THREADS": "1",
         "TF_NUM_INTEROP_THREADS": "1",
         # At its usual level 3, XLA unrolls short loops, as those over 32 neurons, before it could
-        # make vector instructions of them; the results are the same.
-        "XLA_FLAGS": os.environ.get("XLA_FLAGS", "--xla_backend_optimization_level=1"),
+        # make vector instructions of them.
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", "--xla_backend_optimization_level=2"),
     },
 }
 
@@ -81,7 +81,12 @@ def connect(address=None, cores=None):
     with collecting(signals):
         try:
             where = {"address": address} if address else here
-            ray.init(**where, runtime_env=WORKER, log_to_driver=False, logging_level="CRITICAL")
+            ray.init(
+                **where,
+                runtime_env={**WORKER},  # a copy, for Ray changes it
+                log_to_driver=False,
+                logging_level="CRITICAL",
+            )
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             problem = f"--address {address}: {error}; is RAY_AUTH_MODE the same as there?"
             raise WrongInput(problem if address else error) from error
