@@ -337,7 +337,7 @@ class CompiledLoop:
         return tf.zeros(self.buffer_shape)
 
     def columns(self, transitions):
-        """Rows of the replay buffer as (observations, actions, rewards, next_observations, dones)."""
+        """Rows of it: observations, actions, rewards, next_observations, dones."""
         sizes = [self.observation_size, self.observation_size, 1, 1, 1]
         observations, next_observations, *others = tf.split(transitions, sizes, axis=1)
         actions, rewards, dones = [tf.squeeze(column, 1) for column in others]
