@@ -3,10 +3,10 @@
     python -m experiments.sweep --hidden-units 32 128 --seeds 30 --name width
 
 There are two ways to train a run. The compiled one calls `create_model`, `predict` and `fit_batch`
-of your run.py in a loop of its own, which takes minutes where the other takes hours; the exact one
-does what `python run.py` does. The program takes the one that measures what you have changed, and
-says which. The runs share the cores of this machine or, with --address, of a cluster. Tables, plot
-and what was trained are in NAME-sweep; --resume goes on with what has not finished.
+of your run.py in a loop of its own, which is many times as fast as the exact one, which does what
+`python run.py` does. The program takes the one that measures what you have changed, and says which.
+The runs share the cores of this machine or, with --address, of a cluster. Tables, plot and what was
+trained are in NAME-sweep; --resume goes on with what has not finished.
 """
 
 import sys
@@ -54,9 +54,9 @@ def parse_args(argv=None):
     add("--cores", type=number(1, 10**6), metavar="N", help="cores to use (default: all)")
     add("--address", metavar="HOST:PORT", help="use the Ray cluster there instead of this machine")
     add("--format", choices=["png", "svg"], help="file format of the plot (default: png)")
-    settings = read_constants(LESSON)
-    check_names(settings)
-    add_plan_options(parser, settings)
+    constants = read_constants(LESSON)
+    check_names(constants)
+    add_plan_options(parser, constants)
     args = parser.parse_args(argv)
     if args.address is not None and args.cores is not None:
         raise WrongInput("--cores counts this machine's; with --address, leave it out")
@@ -66,20 +66,20 @@ def parse_args(argv=None):
     check_name("--name" if args.resume is None else "--resume", name)
     args.folder = Path(f"{name}-sweep")
     if args.resume is not None:
-        args.plan = resumed_plan(args, settings)
+        args.plan = resumed_plan(args, constants)
     elif os.path.lexists(args.folder) and Record(args.folder).holds_something():
         raise WrongInput(f"{args.folder} exists; choose another --name, or --resume {name}")
     else:
-        args.plan = make_plan(args, settings, LESSON)
+        args.plan = make_plan(args, constants, LESSON)
     return args
 
 
-def resumed_plan(args, settings):
+def resumed_plan(args, constants):
     """The `Plan` of a sweep to be resumed.
 
     Args:
         args: what was parsed.
-        settings: list of the `Setting`s of run.py.
+        constants: list of the `Setting`s of run.py.
 
     Raises:
         WrongInput: there is no such sweep, or it is damaged, or contradicts other options.
@@ -94,14 +94,15 @@ def resumed_plan(args, settings):
     filename = args.folder / PLAN
     if not filename.is_file():
         raise WrongInput(f"--resume {args.resume}: there is no sweep to resume, no {filename}")
-    plan = read_plan(filename, settings)
-    env_id = plan.runs[0].env
-    if args.env not in (None, env_id):
-        raise WrongInput(f"--env {args.env} contradicts {filename}, whose environment is {env_id}")
-    if ":" in env_id and args.env is None:
+    plan = read_plan(filename, constants)
+    if args.env not in (None, plan.env):
+        raise WrongInput(
+            f"--env {args.env} contradicts {filename}, whose environment is {plan.env}"
+        )
+    if ":" in plan.env and args.env is None:
         raise WrongInput(
             f"{filename} would import a module for its environment; if you trust it, repeat "
-            f"--env {env_id}"
+            f"--env {plan.env}"
         )
     return plan
 
@@ -113,7 +114,7 @@ if __name__ == "__main__":
 from tqdm import tqdm
 
 from experiments.common import cluster
-from experiments.common.choice import choose_engine, describe
+from experiments.common.choice import announce, choose_engine
 from experiments.common.progress import Progress
 
 
@@ -131,8 +132,10 @@ def choose(record, signals):
         WrongInput: no run can be trained, or its engine doesn't measure what was changed since.
     """
     plan = record.plan
-    by_hand = plan.engine if plan.is_by_hand or plan.engine == "exact" else None
-    choice = cluster.call(signals, choose_engine, plan.settings(), plan.varied, by_hand)
+    first_runs = plan.first_runs()
+    is_decided = plan.is_by_hand or plan.engine == "exact"  # which measures whatever has changed
+    by_hand = plan.engine if is_decided else None
+    choice = cluster.call(signals, choose_engine, first_runs, by_hand)
     if choice.is_mistake:
         sys.exit(print_error(f"stopped by a mistake in the code: {choice.problem}", status=1))
     if choice.problem is not None:
@@ -143,8 +146,8 @@ def choose(record, signals):
             "another sweep"
         )
     plan = plan._replace(engine=choice.engine)
-    places = cluster.count_places(len(plan.settings()))
-    print(describe(plan, choice, record.left(), places), flush=True)
+    places = cluster.count_places(len(first_runs))
+    print(announce(plan, choice, record.left(), places), flush=True)
     return plan
 
 
@@ -161,7 +164,7 @@ def train(record, signals):
     Raises:
         OSError: a file can't be written.
     """
-    progress = Progress(record.plan.runs, record.states)
+    progress = Progress(record.runs, record.states)
     try:
         for news in cluster.train(record.left(), record.plan.engine, record.find_begun):
             record.write(news)
@@ -199,8 +202,7 @@ def write_tables(folder, plot_format):
 
 
 def main(args):
-    env_id = args.plan.runs[0].env
-    make_env(env_id).close()
+    make_env(args.plan.env).close()
     args.folder.mkdir(exist_ok=True)
     locked = lock(args.folder)
     record = Record(args.folder, args.plan)
@@ -222,19 +224,23 @@ def main(args):
         if args.resume is None:
             record.remove_if_empty()
     if is_mistaken:
-        message = f"stopped by a mistake in the code{how_to_continue(args, record)}"
+        message = (
+            f"stopped by a mistake in the code{how_to_continue(args, record, is_mistaken=True)}"
+        )
         sys.exit(print_error(message, status=1))
     if record.left():
         print(f"Stopped{how_to_continue(args, record)}")
         sys.exit(128 + signals[0])
     write_tables(args.folder, args.format)
+    if record.has_failed():
+        sys.exit(1)
 
 
-def how_to_continue(args, record):
+def how_to_continue(args, record, is_mistaken=False):
     """What to do once a sweep has been stopped, the end of a sentence."""
     if not record.folder.exists():
-        return ", before anything was worth keeping"
-    env_id = record.plan.runs[0].env
+        return "; mend it, and start it again" if is_mistaken else ", before anything had finished"
+    env_id = record.plan.env
     name = shlex.quote(args.name or args.resume)
     where = f" --address {args.address}" if args.address else ""
     where += f" --env {env_id}" if ":" in env_id else ""

@@ -10,7 +10,7 @@ from conftest import ROOT
 
 from experiments import sweep
 from experiments.common import engines
-from experiments.common.choice import choose_engine, describe
+from experiments.common.choice import announce, choose_engine
 from support.checkpoints import read_checkpoint
 
 PAGE = (ROOT / "docs" / "change-it.md").read_text()
@@ -126,9 +126,9 @@ def test_the_comparisons_vary_the_constants_of_the_page_in_the_way_that_it_says(
     monkeypatch.setattr(sweep, "LESSON", tmp_path / "run.py")
     monkeypatch.setattr(engines, "LESSON", tmp_path / "run.py")
     plan = sweep.parse_args(shlex.split(line)[3:]).plan
-    assert len(plan.runs) == 2 * 10
-    assert [run.hyperparameters[name] for run in plan.runs[:2]] == values
-    choice = choose_engine(plan.settings(), plan.varied)
+    assert len(plan.runs()) == 2 * 10
+    assert [run.hyperparameters[name] for run in plan.first_runs()] == values
+    choice = choose_engine(plan.first_runs())
     assert (choice.problem, choice.engine) == (None, engine)
-    said = describe(plan._replace(engine=engine), choice, plan.runs, places=2)
+    said = announce(plan._replace(engine=engine), choice, plan.runs(), places=2)
     assert f"`{said}`" in " ".join(SECTIONS["Is it better?"].split())

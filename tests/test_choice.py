@@ -7,8 +7,8 @@ import pytest
 from conftest import ROOT
 
 import run as lesson
-from experiments.common import engines
-from experiments.common.choice import MIRRORED, choose_engine, describe, fingerprint
+from experiments.common import compiled_loop, engines
+from experiments.common.choice import MIRRORED, OUTSIDE, announce, choose_engine, fingerprint
 from experiments.common.plan import add_plan_options, make_plan
 from support.command_line import OneLineParser
 from support.options import read_constants
@@ -45,7 +45,7 @@ def chosen(words=""):
     parser.add_argument("--name", default="x")
     add_plan_options(parser, settings)
     plan = make_plan(parser.parse_args(words.split()), settings, engines.LESSON)
-    return plan, choose_engine(plan.settings(), plan.varied, plan.engine)
+    return plan, choose_engine(plan.first_runs(), plan.engine)
 
 
 def test_what_the_compiled_loop_mirrors_is_what_somebody_has_looked_at():
@@ -102,7 +102,7 @@ def test_what_is_not_measured_by_the_compiled_loop_is_trained_exactly(old, new, 
     change({old: new})
     plan, found = chosen()
     assert (found.engine, found.why) == ("exact", f"{name} has been changed")
-    line = describe(plan._replace(engine="exact"), found, plan.runs, 2)
+    line = announce(plan._replace(engine="exact"), found, plan.runs(), 2)
     assert line == f"Exact ({name} has been changed): 10 runs, 2 at a time, about 7 minutes"
 
 
@@ -116,40 +116,33 @@ def test_several_changes_are_named_together(change):
     assert chosen()[1].why == "train and greedy_action have been changed"
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"return loss\n": "return loss * MINE\n"},
-        {
-            "te = LEARNING_RATE\n": "te = RATE\n",
-            "import tqdm\n": "import tqdm\nRATE = 0.01 * MINE\n",
-        },
-        {'HIDDEN_UNITS, activation="relu")(ob': 'int(4 * MINE), activation="relu")(ob'},
-    ],
-    ids=["fit_batch", "computed from it", "create_model"],
-)
-def test_a_constant_of_ones_own_that_acts_in_the_loop_is_compiled(changes, change):
-    change(MINE | changes)
+def test_a_constant_of_ones_own_is_compiled_unless_train_uses_it(change):
+    change(MINE | {"return loss\n": "return loss * MINE\n"})
     assert chosen("--mine 1 0.5")[1][:2] == ("compiled", None)
+    change(MINE | {"        done = term": "        reward *= MINE\n        done = term"})
+    assert chosen("--mine 1 0.5")[1][:2] == ("exact", "train has been changed")
 
 
-def test_a_constant_that_acts_with_another_one_acts(change):
-    change(
-        {
-            "HIDDEN_UNITS = 32  #": 'MINE = 1.0\nKIND = "none"\nHIDDEN_UNITS = 4  #',
-            "return loss\n": "return loss * MINE if KIND == 'mine' else loss\n",
-        }
-    )
-    for words in ("--mine 0.5 2 --kind none mine", "--kind other mine"):
-        assert chosen(words)[1].engine == "compiled"
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("--log-every 10", "LOG_EVERY acts only outside of the compiled loop"),
+        (
+            "--snapshot-every 1000 --checkpoint-every 2000 10000",
+            "SNAPSHOT_EVERY and CHECKPOINT_EVERY act only outside of the compiled loop",
+        ),
+    ],
+)
+def test_an_option_that_acts_only_outside_of_the_loop_is_trained_exactly(words, why):
+    assert chosen(words)[1][:2] == ("exact", why)
 
 
-@pytest.mark.parametrize("words", ["--mine 0.5", "--mine 1 0.5", "--log-every 10"])
-def test_an_option_that_acts_only_outside_of_the_loop_is_trained_exactly(words, change):
-    change(MINE)
-    name = words.split()[0].strip("-").replace("-", "_").upper()
-    found = chosen(words)[1]
-    assert found[:2] == ("exact", f"{name} acts only outside of the compiled loop")
+def test_every_constant_of_run_is_used_by_the_loop_or_acts_only_outside_of_it():
+    source = inspect.getsource(compiled_loop)
+    called = [lesson.create_model, lesson.create_optimizer, lesson.predict, lesson.fit_batch]
+    source += "".join(inspect.getsource(function) for function in called)
+    for constant in lesson.options.constants:
+        assert (constant.constant in source) == (constant.constant not in OUTSIDE)
 
 
 def test_an_option_that_says_what_the_source_says_changes_nothing():
@@ -181,11 +174,11 @@ def assert_impossible(words, why):
 def test_the_reader_can_decide(change):
     change({"        done = term": "        reward *= 2\n        done = term"})
     plan, found = chosen("--compiled --seeds 1 --max-steps 3000000")
-    assert describe(plan, found, plan.runs, 2) == (
+    assert announce(plan, found, plan.runs(), 2) == (
         "Compiled (as you say, although train has been changed): 1 run, 1 at a time, about a minute"
     )
     plan, found = chosen("--exact --seeds 100")
-    assert describe(plan, found, plan.runs, 4) == (
+    assert announce(plan, found, plan.runs(), 4) == (
         "Exact (as you say): 100 runs, 4 at a time, about 34 minutes"
     )
 

@@ -138,7 +138,8 @@ def test_a_run_that_diverges_has_failed(train):
 def test_a_run_that_ends_early_has_failed(change):
     change("is_last_step = step == MAX_STEPS", "is_last_step = step == 600")
     state = engines.train_exact(make_run(), None, lambda state: None)
-    assert state.failed == "seed=0-log has evaluations at 300, 600 steps, not every 300 and at 900"
+    found = "seed=0-log has evaluations at 300, 600 steps, not every 300 and at 900"
+    assert state.failed == f"{found}; what is compared are whole runs, so none may end early"
 
 
 @pytest.mark.parametrize(
@@ -290,7 +291,8 @@ def test_no_more_runs_than_cores_that_the_program_may_use_also_the_second_time()
         "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
         "from experiments.common import cluster\n"
         "for _ in range(2):\n"
-        "    with cluster.connect(): print(cluster.count_places(1), cluster.call([], os.path.basename, 'a/b'))\n"
+        "    with cluster.connect():\n"
+        "        print(cluster.count_places(1), cluster.call([], os.path.basename, 'a/b'))\n"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)

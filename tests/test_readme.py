@@ -153,7 +153,7 @@ def run_python(words):
 def check_sweep(words):
     """Only whether a sweep would begin: compiled, if the page doesn't say --exact."""
     plan = sweep.parse_args(words).plan
-    choice = choose_engine(plan.settings(), plan.varied, plan.engine)
+    choice = choose_engine(plan.first_runs(), plan.engine)
     assert (choice.problem, choice.engine) == (None, plan.engine or "compiled")
 
 

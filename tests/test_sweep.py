@@ -131,8 +131,8 @@ def train_again(folder):
     plan = read_plan(folder / "plan.json", read_constants(ROOT / "run.py"))
     record = Record(folder, plan)
     record.read()
-    assert record.left() == plan.runs
-    for run in plan.runs:
+    assert record.left() == plan.runs()
+    for run in record.runs:
         record.write([(run, engines.train_exact(run, record.find_begun(run), pytest.fail))])
 
 
@@ -203,7 +203,7 @@ def test_a_mistake_stops_a_sweep_and_once_it_is_mended_settings_that_fail_are_to
     assert line.endswith(
         "if stp == 2 * Q_VALIDATION_SIZE:  # which is no later than the first evaluation)"
     )
-    assert "stopped by a mistake in the code, before anything was worth keeping" in last
+    assert "stopped by a mistake in the code; mend it, and start it again" in last
     assert not (tmp_path / "f-sweep").exists()  # nothing stands in the way of the next try
 
     status, output, errors = finish(start(tmp_path, *arguments, replacements=own))
@@ -289,6 +289,7 @@ def test_an_exact_sweep_ends_as_if_nothing_had_been(whole, start_node, tmp_path,
     process.kill()
     process.communicate()
     killed = steps(folder)
+    (folder / "results.csv").unlink(missing_ok=True)  # all is known from the checkpoints, too
     damaged, *finished = (name for name in NAMES if name != half_done)
     for name in finished:
         shutil.copytree(whole / f"{name}-log", folder / f"{name}-log", dirs_exist_ok=True)
@@ -391,7 +392,7 @@ def test_a_run_that_is_not_what_the_plan_says_is_named_and_failed(change, proble
     (copy / "results.csv").unlink()
     train_again(copy)
     sweep.write_tables(copy, None)
-    assert f"failed: train_epsilon=0.01, seed 0: {NAMES[0]}-log {problem}\n" in (
+    assert f"failed: train_epsilon=0.01, seed 0: {NAMES[0]}-log {problem}" in (
         capsys.readouterr().err
     )
     assert list(pd.read_csv(copy / "summary.csv")["failed"]) == [1, 0]
@@ -468,7 +469,7 @@ def finished(run, folder):
 
 
 def test_what_has_finished_stays_though_a_file_cannot_be_written(record, tmp_path):
-    first, second = record.plan.runs
+    first, second = record.runs
     record.write([(first, finished(first, tmp_path))])
     in_the_way = record.folder / f"{second.name}-200000.h5"
     (in_the_way / "precious").mkdir(parents=True)
@@ -486,7 +487,7 @@ def test_what_has_finished_stays_though_a_file_cannot_be_written(record, tmp_pat
 
 
 def test_what_has_finished_stays_though_the_tables_fail(record, tmp_path, monkeypatch):
-    record.write([(run, finished(run, tmp_path)) for run in record.plan.runs])
+    record.write([(run, finished(run, tmp_path)) for run in record.runs])
     before = content(record.folder)
 
     def fail(*_):
@@ -499,16 +500,19 @@ def test_what_has_finished_stays_though_the_tables_fail(record, tmp_path, monkey
 
 
 def test_a_run_that_has_failed_has_another_try(record, tmp_path):
-    first, second = record.plan.runs
+    first, second = record.runs
     failed = State(is_over=True, failed="the loss is nan")
     record.write([(first, finished(first, tmp_path)), (second, failed)])
     resumed = Record(record.folder, record.plan)
     resumed.read()
     assert resumed.left() == [second]
+    assert not record.has_failed()
+    record.write([(first, failed)])
+    assert record.has_failed()
 
 
 def test_a_directory_in_which_nothing_was_trained_stands_in_nobodys_way(record):
-    assert sweep.parse_args(["--name", "x"]).plan.runs
+    assert sweep.parse_args(["--name", "x"]).plan.runs()
     assert not record.holds_something()
     record.remove_if_empty()
     assert not record.folder.exists()
@@ -518,7 +522,7 @@ def test_names_show_only_what_varies(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def named(options):
-        runs = sweep.parse_args(["--name", "x", "--seeds", "2", *options.split()]).plan.runs
+        runs = sweep.parse_args(["--name", "x", "--seeds", "2", *options.split()]).plan.runs()
         return [(run.setting, run.name) for run in runs]
 
     assert named("") == named("--batch-size 32 --train-epsilon 0.2 0.2")
@@ -533,12 +537,14 @@ def test_names_show_only_what_varies(tmp_path, monkeypatch):
 def test_settings_that_come_to_the_same_are_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = "--name x --seeds 1 --q-validation-size 10000 20000 30000".split()
-    runs = sweep.parse_args(words).plan.runs
+    runs = sweep.parse_args(words).plan.runs()
     assert [run.name for run in runs] == [
         "q_validation_size=10000,seed=0",
         "q_validation_size=20000,seed=0",
     ]
-    runs = sweep.parse_args("--name x --seeds 1 --q-validation-size 20000 30000".split()).plan.runs
+    runs = sweep.parse_args(
+        "--name x --seeds 1 --q-validation-size 20000 30000".split()
+    ).plan.runs()
     assert [(run.setting, run.hyperparameters["q_validation_size"]) for run in runs] == [
         ("x", 20000)
     ]
@@ -578,16 +584,14 @@ def test_wrong_input_is_one_line_and_leaves_nothing(
     assert os.listdir() == ["taken-sweep"]
 
 
-def changed(key, value):
-    """A plan in which a value of the first run, or one of its hyperparameters, differs."""
+def values(**changes):
+    """A plan in which some of the values of hyperparameters differ."""
+    return lambda plan: json.dumps(plan | {"values": plan["values"] | changes})
 
-    def change(plan):
-        run = plan["runs"][0]
-        part = run["hyperparameters"] if key in run["hyperparameters"] else run
-        part[key] = value
-        return json.dumps(plan)
 
-    return change
+def other(**changes):
+    """A plan in which something else differs."""
+    return lambda plan: json.dumps(plan | changes)
 
 
 @pytest.mark.parametrize(
@@ -597,39 +601,33 @@ def changed(key, value):
         lambda plan: "null",
         lambda plan: "[]",
         lambda plan: "{}",
-        lambda plan: json.dumps(plan | {"runs": []}),
-        lambda plan: json.dumps(plan | {"runs": [{"name": "x"}]}),
-        lambda plan: json.dumps(plan | {"runs": [plan["runs"][0] | {"argv": []}]}),
-        lambda plan: json.dumps(plan | {"engine": "steam"}),
-        lambda plan: json.dumps(plan | {"engine": None}),
-        lambda plan: json.dumps(plan | {"is_by_hand": "yes"}),
-        lambda plan: json.dumps(plan | {"varied": ["surprise"]}),
-        lambda plan: json.dumps(plan | {"varied": 1}),
-        lambda plan: json.dumps(plan | {"surprise": 1}),
         lambda plan: "[" * 100000,
         lambda plan: '[{"setting":' * 100000,
         lambda plan: "\udcff",
-        lambda plan: json.dumps(plan | {"runs": [*plan["runs"], plan["runs"][0]]}),
-        changed("max_steps", "4000"),
-        changed("max_steps", 4000.5),
-        changed("max_steps", 0),
-        changed("max_steps", 10**10),
-        changed("batch_size", True),
-        changed("batch_size", [64]),
-        changed("train_epsilon", float("nan")),
-        changed("train_epsilon", 2),
-        changed("surprise", 1),
-        changed("hyperparameters", [1]),
-        changed("hyperparameters", {}),
-        changed("name", "../x"),
-        changed("name", ["x"]),
-        changed("name", "train_epsilon=0.3,seed=0"),
-        changed("setting", "two\nlines"),
-        changed("setting", "train_epsilon=0.3"),
-        changed("seed", -1),
-        changed("seed", "0"),
-        changed("env", "MountainCar-v0"),
-        changed("env", ["CartPole-v1"]),
+        other(engine="steam"),
+        other(engine=None),
+        other(is_by_hand="yes"),
+        other(surprise=1),
+        other(name="../x"),
+        other(name=["x"]),
+        other(env=["CartPole-v1"]),
+        other(seeds=0),
+        other(seeds=10**9),
+        other(seeds=True),
+        other(seeds="2"),
+        other(first_seed=-1),
+        other(first_seed="0"),
+        other(values=[1]),
+        values(max_steps=["4000"]),
+        values(max_steps=[4000.5]),
+        values(max_steps=[0]),
+        values(max_steps=[10**10]),
+        values(max_steps=4000),
+        values(batch_size=[True]),
+        values(batch_size=[]),
+        values(batch_size=[[64]]),
+        values(train_epsilon=[float("nan")]),
+        values(train_epsilon=[0.1, 2]),
     ],
 )
 def test_a_damaged_plan_is_one_line_and_changes_nothing(change, tmp_path, monkeypatch, capsys):
@@ -645,6 +643,15 @@ def test_a_damaged_plan_is_one_line_and_changes_nothing(change, tmp_path, monkey
     assert (status, output) == (2, "")
     assert errors.count("\n") == 1 and "plan.json is not the plan of a sweep" in errors
     assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("change", [values(surprise=[1]), other(values={"batch_size": [64]})])
+def test_a_plan_with_other_constants_says_so(change, record, capsys):
+    file = record.folder / "plan.json"
+    file.write_text(change(json.loads(file.read_text())))
+    assert status_of("--resume", "x") == 2
+    errors = capsys.readouterr().err
+    assert errors.count("\n") == 1 and "was made with other constants in run.py: " in errors
 
 
 def test_a_constant_named_as_a_column_of_the_results_is_refused():

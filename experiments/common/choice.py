@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from support.errors import WrongInput
 
-# What the compiled loop has a version of its own of: names in run.py, and the fingerprint of each.
+# Parts of run.py that the compiled loop replaces by its own version, and the fingerprint of each.
 # When one of these changes, change the loop accordingly, then put the new fingerprint here.
 MIRRORED = {
     "train": "321e290049a95a3a",
@@ -30,13 +30,15 @@ MIRRORED = {
 }
 
 
-# On two cores of an AMD EPYC: of a step, without weights, and for each weight and row of a batch.
+OUTSIDE = ("LOG_EVERY", "SNAPSHOT_EVERY", "CHECKPOINT_EVERY")  # act only there
+
+# A training step takes a fixed time, and some for each weight and row of a batch; on an AMD EPYC.
 SECONDS = {"compiled": (15e-6, 70e-12), "exact": (400e-6, 125e-12)}
 SECONDS_TO_START = 15
 
 
 class Choice(NamedTuple):
-    """The answer.
+    """Which engine, and why.
 
     Attributes:
         engine: "compiled" or "exact".
@@ -53,12 +55,11 @@ class Choice(NamedTuple):
     is_mistake: bool = False
 
 
-def choose_engine(settings, varied, by_hand=None):
+def choose_engine(runs, by_hand=None):
     """Chooses an engine; loads run.py, with TensorFlow, so it is called in a process of its own.
 
     Args:
-        settings: list of `Run`s, the first one of each setting.
-        varied: names of the constants that were given as options.
+        runs: list of `Run`s, one of each setting.
         by_hand: the engine that the user wants; or None.
 
     Returns:
@@ -67,7 +68,7 @@ def choose_engine(settings, varied, by_hand=None):
     from experiments.common import engines  # here, for it loads TensorFlow
 
     try:
-        why, weights = why_not_compiled(settings, varied, by_hand)
+        why, weights = why_not_compiled(runs, by_hand)
     except WrongInput as error:
         return Choice(problem=str(error))
     except Exception as error:
@@ -75,7 +76,7 @@ def choose_engine(settings, varied, by_hand=None):
     return Choice(by_hand or ("exact" if why else "compiled"), why, weights)
 
 
-def describe(plan, choice, left, places):
+def announce(plan, choice, left, places):
     """Says in a line which engine trains a sweep, why, and how long that will take.
 
     Args:
@@ -85,6 +86,8 @@ def describe(plan, choice, left, places):
         places: how many of them are trained at a time, at most.
     """
     remarks = ["as you say"] if plan.is_by_hand else []
+    if plan.engine == "exact" and choice.why is None and not plan.is_by_hand:
+        remarks = ["as before"]
     if choice.why is not None:
         remarks.append(f"although {choice.why}" if plan.engine == "compiled" else choice.why)
     engine = plan.engine.capitalize() + (f" ({', '.join(remarks)})" if remarks else "")
@@ -118,8 +121,8 @@ def describe_time(seconds):
     return "about a minute"
 
 
-def why_not_compiled(settings, varied, by_hand):
-    """Why a compiled loop would not measure what was changed; see `choose_engine`.
+def why_not_compiled(runs, by_hand):
+    """Why the compiled loop would not measure what was changed; see `choose_engine`.
 
     Returns:
         (why, weights): a string or None, and how many weights the networks have, on average.
@@ -127,54 +130,41 @@ def why_not_compiled(settings, varied, by_hand):
     Raises:
         WrongInput: a network can't be made; or the loop is wanted, and can't be compiled.
     """
-    from experiments.common.compiled_loop import why_impossible
+    from experiments.common.compiled_loop import why_not_compilable
     from experiments.common.engines import LESSON
     from support.environments import make_env
     from support.options import load_lesson
 
-    lessons = [load_lesson(LESSON, run.options()) for run in settings]
-    env = make_env(settings[0].env)
+    lessons = [load_lesson(LESSON, run.options()) for run in runs]
+    env = make_env(runs[0].env)
     weights = statistics.mean(lesson.create_model(env).count_params() for lesson in lessons)
     if by_hand == "exact":
         return None, weights
-    why = why_impossible(lessons[0], env)
+    why = why_not_compilable(lessons[0], env)
     if why and by_hand == "compiled":
         raise WrongInput(f"--compiled can't be: {why}")
+    if why:
+        return why, weights
     changed = [
         name
         for name, recorded in MIRRORED.items()
         if fingerprint(getattr(lessons[0], name, None)) != recorded
     ]
-    if not why and changed:
-        why = f"{' and '.join(changed)} {'have' if len(changed) > 1 else 'has'} been changed"
-    if not why:
-        without = [name for name in varied if not acts(name, settings, lessons[0])]
-        names = " and ".join(name.upper() for name in without)
-        why = f"{names} acts only outside of the compiled loop" if without else None
-    return why, weights
-
-
-def acts(name, settings, lesson):
-    """Whether a hyperparameter makes a difference in the compiled loop.
-
-    Args:
-        name: of the hyperparameter.
-        settings: list of `Run`s.
-        lesson: run.py, with any options.
-    """
-    from experiments.common.compiled_loop import CONSTANTS
-    from experiments.common.engines import make_loop
-
-    (setting,) = [setting for setting in lesson.options.constants if setting.name == name]
-    if setting.constant in CONSTANTS:
-        return True
-    for run in settings:
-        default = run._replace(hyperparameters={**run.hyperparameters, name: setting.default})
-        if default != run:
-            loops = [make_loop(tuple(one.options())) for one in (run, default)]
-            if loops[0].traced() != loops[1].traced():
-                return True
-    return all(run.hyperparameters[name] == setting.default for run in settings)
+    if changed:
+        return (
+            f"{' and '.join(changed)} {'have' if len(changed) > 1 else 'has'} been changed",
+            weights,
+        )
+    outside = [
+        constant.constant
+        for constant in lessons[0].options.constants
+        if constant.constant in OUTSIDE
+        and any(run.hyperparameters[constant.name] != constant.default for run in runs)
+    ]
+    if outside:
+        verb = "act" if len(outside) > 1 else "acts"
+        return f"{' and '.join(outside)} {verb} only outside of the compiled loop", weights
+    return None, weights
 
 
 def fingerprint(definition):

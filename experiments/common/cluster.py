@@ -1,4 +1,4 @@
-"""Trains runs side by side, on all cores of this machine or of a cluster: all that knows of Ray.
+"""Trains runs side by side, on this machine or a cluster; the only module that uses Ray.
 
 A run is a task of Ray. While it is trained, it puts its newest state into a mailbox, from which the
 program that was started takes it out and writes it down; so the computers of a cluster share no
@@ -36,8 +36,8 @@ WORKER = {  # what a process needs to know: our modules, as they are now, and th
     "env_vars": {
         "TF_NUM_INTRAOP_THREADS": "1",
         "TF_NUM_INTEROP_THREADS": "1",
-        # At its usual level 3, XLA unrolls short loops, as those over 32 neurons, before it could
-        # make vector instructions of them.
+        # At its usual level 3, XLA unrolls short loops, such as those over 32 neurons, and can't
+        # make vector instructions of them any more.
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", "--xla_backend_optimization_level=2"),
     },
 }
@@ -111,20 +111,20 @@ def collecting(signals):
             signal.signal(number, handler)
 
 
-def demand(settings):
+def demand(n_settings):
     """What a process needs: a core, and memory for so many settings, as far as a computer has it.
 
     Returns:
         Dict of options of a task of Ray.
     """
-    memory = MEMORY + MEMORY_PER_SETTING * (settings - 1)
+    memory = MEMORY + MEMORY_PER_SETTING * (n_settings - 1)
     most = max(node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"])
     return {"num_cpus": 1, "memory": min(memory, int(most)), "max_retries": 0}
 
 
-def count_places(settings):
+def count_places(n_settings):
     """How many runs there are cores and memory for at a time, an int; see `demand`."""
-    memory = demand(settings)["memory"]
+    memory = demand(n_settings)["memory"]
     resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return sum(
         min(int(has.get("CPU", 0)), int(has.get("memory", 0) // memory)) for has in resources
@@ -193,15 +193,16 @@ def train(runs, engine, find_begun):
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     lasting = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
     mailbox = ray.remote(Mailbox).options(scheduling_strategy=here, **lasting).remote()
-    settings = len({run.setting for run in runs})
-    task = ray.remote(**demand(settings))(train_one)
+    n_settings = len({run.setting for run in runs})
+    task = ray.remote(**demand(n_settings))(train_one)
     by_name = {run.name: run for run in runs}
     waiting = collections.deque(runs)
     running = {}
     deaths = collections.Counter()
 
     while waiting or running:
-        while waiting and len(running) < 2 * count_places(settings):  # the next ones are at hand
+        # No more, for a task that waits for the mailbox lends its core to the next.
+        while waiting and len(running) < count_places(n_settings):
             run = waiting.popleft()
             running[task.remote(engine, run, find_begun(run), mailbox)] = run
         ended, _ = ray.wait(list(running), timeout=PATIENCE)

@@ -8,7 +8,6 @@ environments. Whatever is random is drawn by NumPy before each call.
 
 import support.fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps TensorFlow quiet)
 
-import re
 import time
 
 import gymnasium as gym
@@ -22,20 +21,7 @@ from support.checkpoints import Evaluation
 from support.environments import Checked, make_env
 from support.errors import check_loss, check_memory
 
-STEPS_PER_CALL = 2000  # of the compiled loop; in between, Python shows the progress, and may stop
-CONSTANTS = (  # of run.py that have their meaning here; others may have one in its functions
-    "TRAIN_EPSILON",
-    "BATCH_SIZE",
-    "TARGET_UPDATE_EVERY",
-    "TRAIN_START",
-    "REPLAY_BUFFER_SIZE",
-    "MAX_STEPS",
-    "EVAL_EVERY",
-    "EVAL_STEPS",
-    "EVAL_EPSILON",
-    "Q_VALIDATION_SIZE",
-)
-
+STEPS_PER_CALL = 2000  # of the compiled loop; in between, Python checks the loss, and says how far
 WITHOUT_EFFECT = {  # wrappers that leave an environment as it is, the time limit aside
     Checked,
     gym.wrappers.OrderEnforcing,
@@ -44,7 +30,7 @@ WITHOUT_EFFECT = {  # wrappers that leave an environment as it is, the time limi
 }
 
 
-def why_impossible(lesson, env):
+def why_not_compilable(lesson, env):
     """Why a lesson can't be trained in an environment by a `CompiledLoop`: a string, or None.
 
     Args:
@@ -69,7 +55,7 @@ class CompiledLoop:
 
     Args:
         lesson: run.py, loaded by `load_lesson` with the options of a setting.
-        env_id: name of the environment, in which `why_impossible` finds nothing.
+        env_id: name of the environment, in which `why_not_compilable` finds nothing.
 
     Raises:
         WrongInput: the observations can't be scaled, or the replay buffer would need more memory
@@ -123,7 +109,7 @@ class CompiledLoop:
             count, state, count, (total, total, count), actions, starts
         )
 
-    def take_no_step(self):
+    def compile_now(self):
         """Calls what is compiled, which XLA does at the first call, and changes nothing."""
         arguments, _ = self.compiled_steps.structured_input_signature
         self.compiled_steps(*tf.nest.map_structure(lambda x: tf.zeros(x.shape, x.dtype), arguments))
@@ -163,7 +149,7 @@ class CompiledLoop:
         lesson = self.lesson
         seeds = lesson.spawn_seeds(seed)
         self.initialize(seeds["weights"])
-        self.take_no_step()  # so that compiling isn't counted as training
+        self.compile_now()  # so that compiling isn't counted as training
         env_random = np.random.default_rng(seeds["environment"])
         action_random = np.random.default_rng(seeds["actions"])
         buffer_random = np.random.default_rng(seeds["replay_buffer"])
@@ -271,7 +257,7 @@ class CompiledLoop:
             end = tf.minimum(n, i + every - since_copy)
             return tf.while_loop(is_before(end), learn, (i, *others))
 
-        # Whatever a loop decides at every step has its price: XLA would copy all weights each time.
+        # A condition inside of the innermost loop would make XLA copy all weights at every step.
         learning_starts = tf.minimum(n, lesson.TRAIN_START - first_step)
         values = 0, 0.0, state, age, buffer
         values = tf.while_loop(is_before(learning_starts), take_step, values)
@@ -352,11 +338,3 @@ class CompiledLoop:
         for variable, value in zip(self.model.variables, fresh.variables, strict=True):
             variable.assign(value)  # weights, and what layers such as Dropout draw with
         self.target_model.set_weights(fresh.get_weights())
-
-    def traced(self):
-        """What is compiled, and the variables' values at the start, in a form to be compared."""
-        text, _, _ = str(self.compiled_steps.graph.as_graph_def()).partition("\nversions {")
-        functions = [part.rstrip("}\n") for part in text.split("\n  function {")]
-        # TensorFlow numbers the names of all graphs of a process, as in cond_12 and Call-12.
-        unnumbered = [re.sub(r"(?<=[A-Za-z_]{2})[-_]\d+", "", function) for function in functions]
-        return sorted(unnumbered), sorted(value.tobytes() for value in self.initial_values)

@@ -103,7 +103,10 @@ def find_difference(run, state):
     if steps != run.evaluated_steps():
         every = run.hyperparameters["eval_every"]
         found = f"evaluations at {', '.join(map(str, steps)) or 'no'} steps"
-        return f"{run.name}-log has {found}, not every {every} and at {run.max_steps}"
+        return (
+            f"{run.name}-log has {found}, not every {every} and at {run.max_steps}; what is "
+            "compared are whole runs, so none may end early"
+        )
     settings = {"env": run.env, "seed": run.seed, **run.hyperparameters}
     other = [name for name in settings if state["settings"].get(name) != settings[name]]
     return f"{run.name}-log was trained with a different {', '.join(other)}" if other else None

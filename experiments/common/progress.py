@@ -27,7 +27,7 @@ class Progress:
             total=sum(run.max_steps for run in runs),
             initial=self.count_steps(),
             unit=" steps",
-            smoothing=0.1,
+            smoothing=0,  # since the start, for the runs tell only now and then how far they are
             mininterval=1,  # second, after which the remaining time is updated
             miniters=0,  # even without a step
             disable=None,  # where standard error is not a terminal

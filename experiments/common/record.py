@@ -1,12 +1,12 @@
-"""What a sweep has come to so far: it is written down before anything else happens."""
+"""The directory of a sweep: what has finished is on disk before anything else happens."""
 
 import csv
 import io
+import json
 import os
 import shutil
 
 from experiments.common.packing import pack, unpack
-from experiments.common.plan import as_json
 from experiments.common.results import COLUMNS, run_rows
 from experiments.common.state import State
 from support.checkpoints import CHECKPOINT, read_checkpoint
@@ -25,18 +25,20 @@ class Record:
         plan: `Plan` of the sweep; None to ask only whether the directory holds something.
 
     Attributes:
+        runs: list of all its `Run`s.
         states: dict of the names of the runs that have begun to their `State`s.
     """
 
     def __init__(self, folder, plan=None):
         self.folder = folder
         self.plan = plan
+        self.runs = plan.runs() if plan else []
         self.states = {}
         self.rows = {}  # of results.csv, for each run that has ended
 
     def begin(self):
         """Writes down the plan."""
-        write_file(self.folder / PLAN, as_json(self.plan))
+        write_file(self.folder / PLAN, json.dumps(self.plan._asdict(), indent=1).encode())
 
     def read(self):
         """Reads what has been written down before; runs that have failed have another try.
@@ -45,7 +47,7 @@ class Record:
             WrongInput: a file is damaged, or of something else.
         """
         self._read_results()
-        for run in self.plan.runs:
+        for run in self.runs:
             logdir = self.folder / f"{run.name}-log"
             if run.name in self.states or not logdir.is_dir():
                 continue
@@ -66,7 +68,7 @@ class Record:
         with open(filename, newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 found.setdefault(row.get("name"), []).append(row)
-        for run in self.plan.runs:
+        for run in self.runs:
             rows = found.pop(run.name, [])
             steps = [str(step) for step in run.evaluated_steps()]
             if not rows or rows[0]["failed"]:
@@ -81,7 +83,7 @@ class Record:
 
     def left(self):
         """The runs that have not ended: list of `Run`s."""
-        return [run for run in self.plan.runs if run.name not in self.rows]
+        return [run for run in self.runs if run.name not in self.rows]
 
     def find_begun(self, run):
         """The directory of a `Run`, packed, from which it goes on; None if there is none."""
@@ -106,17 +108,20 @@ class Record:
             self._write_results()
 
     def _write_results(self):
-        columns = [*COLUMNS, *self.plan.runs[0].hyperparameters]
+        columns = [*COLUMNS, *self.runs[0].hyperparameters]
         text = io.StringIO(newline="")
         writer = csv.DictWriter(
             text, [*columns, "name", "avg_max_q_value", "episodes"], lineterminator="\n"
         )
         writer.writeheader()
-        for run in self.plan.runs:
-            for row in self.rows.get(run.name, ()):
-                known = {name: value for name, value in row.items() if value == value}
-                writer.writerow(known)
+        for run in self.runs:
+            for row in self.rows.get(run.name, ()):  # without what is nan
+                writer.writerow({name: value for name, value in row.items() if value == value})
         write_file(self.folder / RESULTS, text.getvalue().encode())
+
+    def has_failed(self):
+        """Whether every run has failed."""
+        return all(rows[0]["failed"] for rows in self.rows.values())
 
     def holds_something(self):
         """Whether there is more in the directory than what a sweep begins with."""
