@@ -68,7 +68,8 @@ def parse_args(argv=None):
     if args.resume is not None:
         args.plan = resumed_plan(args, constants)
     elif os.path.lexists(args.folder) and Record(args.folder).holds_something():
-        raise WrongInput(f"{args.folder} exists; choose another --name, or --resume {name}")
+        hint = f", or --resume {name}" if (args.folder / PLAN).exists() else ""
+        raise WrongInput(f"{args.folder} exists; choose another --name{hint}")
     else:
         args.plan = make_plan(args, constants, LESSON)
     return args
@@ -111,8 +112,6 @@ if __name__ == "__main__":
     with plain_errors():
         args = parse_args()  # before the imports below, which take seconds
 
-from tqdm import tqdm
-
 from experiments.common import cluster
 from experiments.common.choice import announce, choose_engine
 from experiments.common.progress import Progress
@@ -147,7 +146,7 @@ def choose(record, signals):
         )
     plan = plan._replace(engine=choice.engine)
     places = cluster.count_places(len(first_runs))
-    print(announce(plan, choice, record.left(), places), flush=True)
+    print(announce(plan, choice, record.left(), places), file=sys.__stdout__, flush=True)
     return plan
 
 
@@ -172,7 +171,6 @@ def train(record, signals):
             if any(state.is_mistake for _, state in news):
                 return True
             if signals:
-                tqdm.write("Stopping")
                 return False
         return False
     finally:
@@ -216,6 +214,8 @@ def main(args):
                 record.plan = choose(record, signals)
                 record.begin()
                 is_mistaken = train(record, signals)
+        if not record.left():
+            write_tables(args.folder, args.format)
     except OSError as error:
         hint = how_to_continue(args, record) if record.holds_something() else ""
         raise OSError(f"{error}{hint}") from error
@@ -224,14 +224,11 @@ def main(args):
         if args.resume is None:
             record.remove_if_empty()
     if is_mistaken:
-        message = (
-            f"stopped by a mistake in the code{how_to_continue(args, record, is_mistaken=True)}"
-        )
+        message = f"stopped by a mistake in the code{how_to_continue(args, record, is_mistaken)}"
         sys.exit(print_error(message, status=1))
     if record.left():
         print(f"Stopped{how_to_continue(args, record)}")
         sys.exit(128 + signals[0])
-    write_tables(args.folder, args.format)
     if record.has_failed():
         sys.exit(1)
 

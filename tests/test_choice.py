@@ -10,6 +10,7 @@ import run as lesson
 from experiments.common import compiled_loop, engines
 from experiments.common.choice import MIRRORED, OUTSIDE, announce, choose_engine, fingerprint
 from experiments.common.plan import add_plan_options, make_plan
+from replay_buffer import ReplayBuffer
 from support.command_line import OneLineParser
 from support.options import read_constants
 
@@ -104,6 +105,19 @@ def test_what_is_not_measured_by_the_compiled_loop_is_trained_exactly(old, new, 
     assert (found.engine, found.why) == ("exact", f"{name} has been changed")
     line = announce(plan._replace(engine="exact"), found, plan.runs(), 2)
     assert line == f"Exact ({name} has been changed): 10 runs, 2 at a time, about 7 minutes"
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("train = functools.wraps(train)(lambda *parts: None)", "train"),
+        ("ReplayBuffer.sample = lambda self, batch_size: None", "ReplayBuffer"),
+    ],
+)
+def test_what_is_replaced_afterwards_counts_as_changed(line, name, change, monkeypatch):
+    monkeypatch.setattr("replay_buffer.ReplayBuffer.sample", ReplayBuffer.sample)  # in the end
+    change({"\n\nif __name__ ==": f"\n\nimport functools\n{line}\n\nif __name__ =="})
+    assert chosen()[1][:2] == ("exact", f"{name} has been changed")
 
 
 def test_several_changes_are_named_together(change):

@@ -205,3 +205,21 @@ def test_each_seed_has_its_own_random_numbers_in_the_network_too(tmp_path):
         loop.initialize(seed)
         states.append([v.numpy().tolist() for v in loop.model.variables if "seed" in v.name])
     assert states[0] and states[0] == states[2] != states[1]
+
+
+def test_compiling_is_not_counted_as_training(monkeypatch):
+    """By a clock that advances while the loop is compiled, and at each report."""
+    loop = make_loop(SHORT)
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    compile_now = loop.compile_now
+    monkeypatch.setattr(loop, "compile_now", lambda: [compile_now(), now.append(now.pop() + 1000)])
+    draw_rows = loop.draw_rows
+    monkeypatch.setattr(loop, "draw_rows", lambda *args: [draw_rows(*args), step_clock(now)][0])
+    evaluations = loop.train(0)
+    assert [evaluation.seconds for evaluation in evaluations] == [2.0, 3.0, 4.0]
+
+
+def step_clock(now):
+    """Lets a second pass for each call of the loop: up to 150 and 300, to 600, and to 900 steps."""
+    now[0] += 1

@@ -119,6 +119,25 @@ def test_a_file_that_the_readers_code_misses_is_a_mistake_in_it(train, change):
 
 
 @pytest.mark.parametrize("train", TRAIN)
+def test_code_that_ends_the_program_is_a_mistake(train, change):
+    change("    n_actions = int(", "    raise SystemExit('enough')\n    n_actions = int(")
+    state = train(make_run(), None, lambda state: None)
+    assert state.is_mistake and state.failed.startswith("SystemExit: enough (run.py, line ")
+
+
+def test_a_run_that_its_computer_stops_is_no_mistake(change):
+    change("    n_actions = int(", f"    raise SystemExit({128 + 15})\n    n_actions = int(")
+    with pytest.raises(SystemExit):
+        engines.train_exact(make_run(), None, lambda state: None)
+
+
+@pytest.mark.parametrize("train", TRAIN)
+def test_the_readers_code_finds_files_beside_it(train, change):
+    change("    n_actions = int(", "    open('requirements.txt').close()\n    n_actions = int(")
+    assert train(make_run(), None, lambda state: None).failed is None
+
+
+@pytest.mark.parametrize("train", TRAIN)
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), MemoryError()])
 def test_a_full_disk_and_a_lack_of_memory_are_no_mistake(train, error, monkeypatch):
     def fail(*_):

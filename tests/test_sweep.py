@@ -33,6 +33,7 @@ from experiments import sweep
 from experiments.common import engines, results
 from experiments.common.packing import pack
 from experiments.common.plan import read_plan
+from experiments.common.progress import Progress
 from experiments.common.record import Record
 from experiments.common.state import State
 from support.checkpoints import CHECKPOINT, Evaluation, read_checkpoint
@@ -439,16 +440,6 @@ def test_a_sweep_to_go_on_with_imports_a_module_only_if_it_is_named_again(
     assert Path("stranger.imported").exists()
 
 
-@pytest.mark.slow
-def test_results_of_something_else_are_refused(copy, capsys):
-    file = copy / "results.csv"
-    file.write_text(file.read_text().replace(",0.3,", ",0.4,"))
-    assert status_of("--resume", "whole") == 2
-    assert f"{file.name} has other results of train_epsilon=0.3,seed=0; delete it" in (
-        capsys.readouterr().err
-    )
-
-
 @pytest.fixture
 def record(tmp_path, monkeypatch):
     """A `Record` of two runs, with nothing trained yet."""
@@ -486,6 +477,32 @@ def test_what_has_finished_stays_though_a_file_cannot_be_written(record, tmp_pat
     assert resumed.left() == [] and finished_in(record.folder) == 2
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: b"",
+        lambda text: b"\xff\xfe",
+        lambda text: b"\xef\xbb\xbf" + text,  # as some spreadsheets write it
+        lambda text: text.replace(b",", b";"),
+        lambda text: text.replace(b"failed", b"faild", 1),
+        lambda text: text.replace(b"name", b"nom", 1),
+        lambda text: text.replace(b",200000,", b",200001,"),
+        lambda text: text.replace(b"seed=0", b"seed=7"),
+        lambda text: text.replace(b",0.99,", b",0.9,"),
+        lambda text: text[: len(text) // 2],
+    ],
+)
+def test_results_of_something_else_are_refused_and_stay(change, record, tmp_path, capsys):
+    record.write([(run, finished(run, tmp_path)) for run in record.runs])
+    file = record.folder / "results.csv"
+    file.write_bytes(change(file.read_bytes()))
+    before = content(record.folder)
+    assert status_of("--resume", "x") == 2
+    errors = capsys.readouterr().err
+    assert errors.count("\n") == 1 and "results.csv is not what this sweep has written" in errors
+    assert content(record.folder) == before
+
+
 def test_what_has_finished_stays_though_the_tables_fail(record, tmp_path, monkeypatch):
     record.write([(run, finished(run, tmp_path)) for run in record.runs])
     before = content(record.folder)
@@ -497,6 +514,23 @@ def test_what_has_finished_stays_though_the_tables_fail(record, tmp_path, monkey
     with pytest.raises(ZeroDivisionError):
         sweep_main("--resume", "x")
     assert {path: before[path] for path in content(record.folder) if path in before} == before
+
+
+def test_progress_tells_each_reason_once_and_keeps_no_files(record, capsys):
+    first, second = record.runs
+    progress = Progress(record.runs, {})
+    progress.show([(first, State(1000, files=b"many")), (second, State(10))])
+    assert str(progress) == "0 of 2 done, 2 running, 0 failed"
+    progress.show([(run, State(died="it died")) for run in record.runs])
+    assert str(progress) == "0 of 2 done, 0 running, 0 failed, 2 started again"
+    assert progress.count_steps() == 1010  # which are not lost: it goes on from a checkpoint
+    progress.show([(run, State(failed="why", is_over=True)) for run in record.runs])
+    assert str(progress) == "0 of 2 done, 0 running, 2 failed, 2 started again"
+    assert [state.files for state in progress.states.values()] == [None, None]
+    assert capsys.readouterr().err.splitlines() == [
+        "starts again: seed=0: it died",
+        "failed: seed=0: why",
+    ]
 
 
 def test_a_run_that_has_failed_has_another_try(record, tmp_path):
@@ -565,6 +599,8 @@ def test_settings_that_come_to_the_same_are_one(tmp_path, monkeypatch):
         (["--name", "x", "--address", "here"], "'here' is not the HOST:PORT"),
         (["--name", "x", "--max-steps", "1000"], "MAX_STEPS 1000 must be greater than TRAIN_START"),
         (["--name", "taken"], "taken-sweep exists"),
+        (["--name", "a-file"], "a-file-sweep exists; choose another --name\n"),
+        (["--name", "nowhere"], "nowhere-sweep exists; choose another --name\n"),
         (["--resume", "x"], "there is no sweep to resume"),
         (["--resume", "a/b"], "not a valid file name"),
         (["--resume", "x", "--train-epsilon", "0.1"], "leave out --train-epsilon"),
@@ -577,11 +613,14 @@ def test_wrong_input_is_one_line_and_leaves_nothing(
 ):
     monkeypatch.chdir(tmp_path)
     Path("taken-sweep", "x-log").mkdir(parents=True)
+    Path("a-file-sweep").touch()
+    Path("nowhere-sweep").symlink_to("nowhere")
+    before = {*os.listdir()}
     status = status_of(*arguments)
     errors = capsys.readouterr().err
     assert status == 2
     assert errors.count("\n") == 1 and problem in errors
-    assert os.listdir() == ["taken-sweep"]
+    assert {*os.listdir()} == before
 
 
 def values(**changes):

@@ -29,7 +29,6 @@ MIRRORED = {
     "main": "b5d04ae093ffe070",
 }
 
-
 OUTSIDE = ("LOG_EVERY", "SNAPSHOT_EVERY", "CHECKPOINT_EVERY")  # act only there
 
 # A training step takes a fixed time, and some for each weight and row of a batch; on an AMD EPYC.
@@ -71,7 +70,7 @@ def choose_engine(runs, by_hand=None):
         why, weights = why_not_compiled(runs, by_hand)
     except WrongInput as error:
         return Choice(problem=str(error))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return Choice(problem=engines.describe_mistake(error), is_mistake=True)
     return Choice(by_hand or ("exact" if why else "compiled"), why, weights)
 
@@ -176,8 +175,13 @@ def fingerprint(definition):
         definition: the function or class; None for one that isn't there.
     """
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(definition)))
+        source = inspect.getsource(definition)
+        members = [member for member in vars(definition).values() if inspect.isfunction(member)]
+        is_own = all(inspect.getsource(member) in source for member in members)
+        tree = ast.parse(textwrap.dedent(source))
     except (OSError, TypeError, SyntaxError):
+        return None
+    if not is_own or hasattr(definition, "__wrapped__"):  # replaced after it was defined
         return None
     for node in ast.walk(tree):
         if (

@@ -7,6 +7,7 @@ directory. When its process or its computer dies, it starts again from the newes
 
 import collections
 import contextlib
+import io
 import os
 import signal
 import socket
@@ -16,8 +17,10 @@ import loky
 from experiments.common.state import State
 from support.errors import ROOT, WrongInput
 
-# Ray reads this when it is imported: it is to send no statistics about its use.
+# Ray reads these when it is imported. It is to send no statistics about its use, and to leave out
+# what is excluded below, not what Git ignores.
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_RUNTIME_ENV_IGNORE_GITIGNORE"] = "1"
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -27,11 +30,11 @@ PATIENCE = 0.5  # seconds between two looks into the mailbox
 MEMORY = 2**30  # bytes that a process takes, TensorFlow included
 MEMORY_PER_SETTING = 20 * 2**20  # bytes more, for TensorFlow keeps all that it has compiled
 STORE = 2**28  # bytes for what processes send each other
-WORKER = {  # what a process needs to know: our modules, as they are now, and that it has one core
+WORKER = {  # what a process gets: the project as it is now, the reader's files included; one core
     "working_dir": str(ROOT),
     "excludes": [
-        *("*", "!.", "!*.py", "!requirements.txt"),
-        *("!support", "!experiments", "!experiments/common"),
+        *(".git", ".venv", "venv", ".*_cache", "__pycache__", "*-log", "*-sweep"),
+        *("docs", "images", "tests", "findings", "experiments/results", "experiments/page"),
     ],
     "env_vars": {
         "TF_NUM_INTRAOP_THREADS": "1",
@@ -57,7 +60,8 @@ def check_address(address):
 def connect(address=None, cores=None):
     """Starts Ray on this machine, or connects to a cluster; ends that afterwards.
 
-    Ctrl-C and SIGTERM would make Ray crash, so meanwhile they only add to a list.
+    Ctrl-C and SIGTERM would make Ray crash, so meanwhile they only add to a list. What is to be
+    printed has to be printed to `sys.__stdout__`.
 
     Args:
         address: HOST:PORT of a cluster; None for this machine.
@@ -78,7 +82,8 @@ def connect(address=None, cores=None):
     if address:
         check_address(address)
     signals = []
-    with collecting(signals):
+    # Ray reports processes that have died on standard output; here, `train` tells of them.
+    with collecting(signals), contextlib.redirect_stdout(io.StringIO()):
         try:
             where = {"address": address} if address else here
             ray.init(
@@ -88,8 +93,10 @@ def connect(address=None, cores=None):
                 logging_level="CRITICAL",
             )
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            if address is None:
+                raise OSError(f"Ray can't be started: {error}") from error
             problem = f"--address {address}: {error}; is RAY_AUTH_MODE the same as there?"
-            raise WrongInput(problem if address else error) from error
+            raise WrongInput(problem) from error
         with collecting(signals):  # again, for Ray has set its own handler
             try:
                 yield signals
@@ -99,11 +106,15 @@ def connect(address=None, cores=None):
 
 @contextlib.contextmanager
 def collecting(signals):
-    """Lets Ctrl-C and SIGTERM do nothing but add their numbers to a list."""
+    """Lets Ctrl-C and SIGTERM do nothing but add their numbers to a list, and say so."""
+
+    def collect(number, frame):
+        signals.append(number)
+        with contextlib.suppress(OSError):  # not print, which may be at work at this moment
+            os.write(1, b"\nStopping\n")
+
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [
-        signal.signal(number, lambda number, frame: signals.append(number)) for number in numbers
-    ]
+    before = [signal.signal(number, collect) for number in numbers]
     try:
         yield
     finally:
@@ -123,12 +134,11 @@ def demand(n_settings):
 
 
 def count_places(n_settings):
-    """How many runs there are cores and memory for at a time, an int; see `demand`."""
+    """How many runs there are cores and memory for at a time, at least 1; see `demand`."""
     memory = demand(n_settings)["memory"]
     resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return sum(
-        min(int(has.get("CPU", 0)), int(has.get("memory", 0) // memory)) for has in resources
-    )
+    places = [min(has.get("CPU", 0), has.get("memory", 0) // memory) for has in resources]
+    return max(1, int(sum(places)))
 
 
 def call(signals, function, *args):
@@ -189,6 +199,9 @@ def train(runs, engine, find_begun):
     Yields:
         Twice a second, and whenever a run ends: the news, a list of pairs of a `Run` and its newest
         `State`.
+
+    Raises:
+        OSError: Ray itself has died.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     lasting = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
@@ -206,7 +219,10 @@ def train(runs, engine, find_begun):
             run = waiting.popleft()
             running[task.remote(engine, run, find_begun(run), mailbox)] = run
         ended, _ = ray.wait(list(running), timeout=PATIENCE)
-        told = ray.get(mailbox.take.remote())
+        try:
+            told = ray.get(mailbox.take.remote())
+        except ray.exceptions.RayError as error:
+            raise OSError(f"Ray has died: {type(error).__name__}") from error
         news = [(by_name[name], state) for name, state in told.items()]
         for reference in ended:
             run = running.pop(reference)

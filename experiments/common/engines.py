@@ -12,6 +12,7 @@ import io
 import os
 import re
 import shutil
+import signal
 import tempfile
 import textwrap
 import time
@@ -36,6 +37,7 @@ from support.snapshots import write_snapshot
 
 LESSON = ROOT / "run.py"
 MAX_MESSAGE = 200  # characters of a mistake's message that are told
+STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit statuses of a run that was stopped
 PAUSE = 1.0  # seconds between two reports of how far a compiled run is
 
 
@@ -75,7 +77,7 @@ def train_exact(run, begun, tell):
             )
             lesson.main(lesson.options)
             return end_of(run, logdir)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             files = pack(logdir) if os.path.isdir(logdir) else None
             return failed(error)._replace(files=files)
 
@@ -130,7 +132,7 @@ def train_compiled(run, begun, tell):
             filename = f"{run.name}-{loop.lesson.MAX_STEPS}.h5"
             settings = {**loop.lesson.options.settings, "seed": run.seed}
             write_snapshot(filename, loop.model, settings)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return failed(error)
         return State(loop.lesson.MAX_STEPS, evaluations, files=pack(filename), is_over=True)
 
@@ -144,14 +146,17 @@ def make_loop(options):
 
 @contextlib.contextmanager
 def in_own_directory():
-    """A directory that no other run uses; nothing is printed meanwhile."""
+    """A directory of its own for a run, with links to the project's files; nothing is printed."""
     silent = io.StringIO()
     with (
-        tempfile.TemporaryDirectory(dir=".") as folder,
+        tempfile.TemporaryDirectory(prefix=".run-", dir=".") as folder,
         contextlib.chdir(folder),
         contextlib.redirect_stdout(silent),
         contextlib.redirect_stderr(silent),
     ):
+        for path in ROOT.glob("[!.]*"):  # a reader's code may read its data
+            with contextlib.suppress(OSError):  # where links are not allowed
+                os.symlink(path, path.name)
         yield
 
 
@@ -164,6 +169,8 @@ def failed(error):
     for fault in (error, error.__cause__):
         if is_fault_of_machine(fault):
             raise fault
+    if isinstance(error, SystemExit) and error.code in STOPPED:
+        raise error
     if isinstance(error, (Diverged, WrongInput)):
         return State(failed=str(error), is_over=True)
     return State(failed=describe_mistake(error), is_mistake=True, is_over=True)

@@ -26,7 +26,7 @@ class Progress:
         self.bar = tqdm(
             total=sum(run.max_steps for run in runs),
             initial=self.count_steps(),
-            unit=" steps",
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}",
             smoothing=0,  # since the start, for the runs tell only now and then how far they are
             mininterval=1,  # second, after which the remaining time is updated
             miniters=0,  # even without a step
@@ -50,12 +50,13 @@ class Progress:
         """
         for run, state in news:
             before = self.states.get(run.name, State())
-            self.states[run.name] = state._replace(step=max(state.step, before.step))
+            step = max(state.step, before.step)
+            self.states[run.name] = state._replace(step=step, files=None)  # which take memory
             self.deaths += state.died is not None
             self.tell(run, "failed", state.failed)
             self.tell(run, "starts again", state.died)
             if state.is_over and self.bar.disable:
-                print(self, flush=True)
+                print(self, file=sys.__stdout__, flush=True)
         self.bar.set_description(str(self), refresh=False)
         self.bar.update(self.count_steps() - self.bar.n)
 

@@ -7,7 +7,7 @@ import os
 import shutil
 
 from experiments.common.packing import pack, unpack
-from experiments.common.results import COLUMNS, run_rows
+from experiments.common.results import COLUMNS, EVALUATION, run_rows
 from experiments.common.state import State
 from support.checkpoints import CHECKPOINT, read_checkpoint
 from support.errors import WrongInput
@@ -26,7 +26,7 @@ class Record:
 
     Attributes:
         runs: list of all its `Run`s.
-        states: dict of the names of the runs that have begun to their `State`s.
+        states: dict of the names of the runs that have begun before to their `State`s.
     """
 
     def __init__(self, folder, plan=None):
@@ -34,7 +34,8 @@ class Record:
         self.plan = plan
         self.runs = plan.runs() if plan else []
         self.states = {}
-        self.rows = {}  # of results.csv, for each run that has ended
+        self.lines = {}  # of results.csv, for each run that has ended: a string
+        self.failed = set()  # names of those that have failed
 
     def begin(self):
         """Writes down the plan."""
@@ -64,26 +65,37 @@ class Record:
         filename = self.folder / RESULTS
         if not filename.exists():
             return
-        found = {}
-        with open(filename, newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                found.setdefault(row.get("name"), []).append(row)
-        for run in self.runs:
-            rows = found.pop(run.name, [])
-            steps = [str(step) for step in run.evaluated_steps()]
-            if not rows or rows[0]["failed"]:
-                continue
-            (expected,) = run_rows(run, ())
-            same = [name for name in expected if name != "failed"]
-            is_right = all(row[name] == str(expected[name]) for row in rows for name in same)
-            if not is_right or [row["step"] for row in rows] != steps:
-                raise WrongInput(f"{filename} has other results of {run.name}; delete it")
-            self.rows[run.name] = rows
-            self.states[run.name] = State(run.max_steps, is_over=True)
+        try:
+            with open(filename, newline="", encoding="utf-8") as file:
+                reader = csv.DictReader(file, strict=True)
+                found = {run.name: [] for run in self.runs}
+                for row in reader:
+                    found[row["name"]].append(row)
+            if reader.fieldnames != self.columns():
+                raise ValueError(f"its columns are {reader.fieldnames}")
+            for run in self.runs:
+                self._take_rows(run, found[run.name])
+        except (ValueError, KeyError, csv.Error) as error:
+            raise WrongInput(
+                f"{filename} is not what this sweep has written: {error!r}; put that back, or move "
+                "the file away, and runs that have no directory of their own are trained again"
+            ) from error
+
+    def _take_rows(self, run, rows):
+        """Takes note of the rows of a `Run`; raises ValueError if they are of something else."""
+        if not rows or rows[0]["failed"]:
+            return
+        (expected,) = run_rows(run, ())
+        same = [name for name in expected if name != "failed"]
+        is_right = all(row[name] == str(expected[name]) for row in rows for name in same)
+        if not is_right or [row["step"] for row in rows] != list(map(str, run.evaluated_steps())):
+            raise ValueError(f"it has other results of {run.name}")
+        self.lines[run.name] = self._as_text(rows)
+        self.states[run.name] = State(run.max_steps, is_over=True)
 
     def left(self):
         """The runs that have not ended: list of `Run`s."""
-        return [run for run in self.runs if run.name not in self.rows]
+        return [run for run in self.runs if run.name not in self.lines]
 
     def find_begun(self, run):
         """The directory of a `Run`, packed, from which it goes on; None if there is none."""
@@ -98,34 +110,45 @@ class Record:
         """
         is_over = False
         for run, state in news:
-            self.states[run.name] = state
             if state.files is not None:
                 unpack(state.files, self.folder)
             if state.is_over and not state.is_mistake:
-                self.rows[run.name] = run_rows(run, state.evaluations, state.failed)
+                rows = run_rows(run, state.evaluations, state.failed)
+                self.lines[run.name] = self._as_text(rows)
+                if state.failed is not None:
+                    self.failed.add(run.name)
                 is_over = True
         if is_over:
-            self._write_results()
+            head = ",".join(self.columns()) + "\n"
+            lines = [self.lines[run.name] for run in self.runs if run.name in self.lines]
+            write_file(self.folder / RESULTS, "".join([head, *lines]).encode())
 
-    def _write_results(self):
-        columns = [*COLUMNS, *self.runs[0].hyperparameters]
+    def columns(self):
+        """The columns of results.csv: list of strings."""
+        return [
+            *COLUMNS,
+            *self.plan.values,
+            "name",
+            *(name for name in EVALUATION if name not in COLUMNS),
+        ]
+
+    def _as_text(self, rows):
+        """Rows of results.csv, dicts, as the file has them: a string."""
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(
-            text, [*columns, "name", "avg_max_q_value", "episodes"], lineterminator="\n"
-        )
-        writer.writeheader()
-        for run in self.runs:
-            for row in self.rows.get(run.name, ()):  # without what is nan
-                writer.writerow({name: value for name, value in row.items() if value == value})
-        write_file(self.folder / RESULTS, text.getvalue().encode())
+        writer = csv.DictWriter(text, self.columns(), lineterminator="\n")
+        for row in rows:  # without what is nan
+            writer.writerow({name: value for name, value in row.items() if value == value})
+        return text.getvalue()
 
     def has_failed(self):
         """Whether every run has failed."""
-        return all(rows[0]["failed"] for rows in self.rows.values())
+        return len(self.failed) == len(self.runs)
 
     def holds_something(self):
         """Whether there is more in the directory than what a sweep begins with."""
-        return self.folder.exists() and not {PLAN, ".lock"}.issuperset(os.listdir(self.folder))
+        if not self.folder.is_dir():
+            return os.path.lexists(self.folder)
+        return not {PLAN, ".lock"}.issuperset(os.listdir(self.folder))
 
     def remove_if_empty(self):
         """Removes the directory if nothing has been trained."""
