@@ -307,11 +307,12 @@ def test_memory_and_cores_bound_how_many_runs_there_are_at_a_time(monkeypatch):
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="a process has no affinity here")
 def test_no_more_runs_than_cores_that_the_program_may_use_also_the_second_time():
     code = (
-        "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
+        "import os, sys; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
         "from experiments.common import cluster\n"
         "for _ in range(2):\n"
         "    with cluster.connect():\n"
-        "        print(cluster.count_places(1), cluster.call([], os.path.basename, 'a/b'))\n"
+        "        found = cluster.count_places(1), cluster.call([], os.path.basename, 'a/b')\n"
+        "        print(*found, file=sys.__stdout__)\n"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)

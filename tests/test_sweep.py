@@ -446,6 +446,7 @@ def record(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     record = Record(Path("x-sweep"), sweep.parse_args(["--name", "x", "--seeds", "2"]).plan)
     record.folder.mkdir()
+    (record.folder / ".lock").touch()
     record.plan = record.plan._replace(engine="compiled")
     record.begin()
     return record

@@ -36,13 +36,7 @@ WORKER = {  # what a process gets: the project as it is now, the reader's files 
         *(".git", ".venv", "venv", ".*_cache", "__pycache__", "*-log", "*-sweep"),
         *("docs", "images", "tests", "findings", "experiments/results", "experiments/page"),
     ],
-    "env_vars": {
-        "TF_NUM_INTRAOP_THREADS": "1",
-        "TF_NUM_INTEROP_THREADS": "1",
-        # At its usual level 3, XLA unrolls short loops, such as those over 32 neurons, and can't
-        # make vector instructions of them any more.
-        "XLA_FLAGS": os.environ.get("XLA_FLAGS", "--xla_backend_optimization_level=2"),
-    },
+    "env_vars": {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"},
 }
 
 
