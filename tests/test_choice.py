@@ -104,7 +104,7 @@ def test_what_is_not_measured_by_the_compiled_loop_is_trained_exactly(old, new, 
     plan, found = chosen()
     assert (found.engine, found.why) == ("exact", f"{name} has been changed")
     line = announce(plan._replace(engine="exact"), found, plan.runs(), 2)
-    assert line == f"Exact ({name} has been changed): 10 runs, 2 at a time, about 7 minutes"
+    assert line == f"Exact ({name} has been changed): 10 runs, 2 at a time, about 4 minutes"
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_the_reader_can_decide(change):
     )
     plan, found = chosen("--exact --seeds 100")
     assert announce(plan, found, plan.runs(), 4) == (
-        "Exact (as you say): 100 runs, 4 at a time, about 34 minutes"
+        "Exact (as you say): 100 runs, 4 at a time, about 21 minutes"
     )
 
 
