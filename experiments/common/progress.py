@@ -26,7 +26,7 @@ class Progress:
         self.bar = tqdm(
             total=sum(run.max_steps for run in runs),
             initial=self.count_steps(),
-            bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}",
+            bar_format="{desc}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}",
             smoothing=0,  # since the start, for the runs tell only now and then how far they are
             mininterval=1,  # second, after which the remaining time is updated
             miniters=0,  # even without a step
