@@ -163,7 +163,7 @@ def read_plan(filename, constants):
     """Reads a `Plan` from a file, which may come from a stranger.
 
     Args:
-        filename: path of what `as_json` returned.
+        filename: path of the plan.json of a sweep.
         constants: list of the `Setting`s of run.py.
 
     Raises:
