@@ -7,10 +7,8 @@ or lists the evaluations of a single run, and compares several, also with those 
     python -m experiments.report first-log
     python -m experiments.report first-log second-log A-sweep/results.csv --csv all.csv
 
-One run says little, so a setting is judged by all its seeds, and each mean comes with its 95%
-interval (percentile bootstrap; with a handful of seeds, it is too narrow). Beside the mean stands
-the interquartile mean (IQM), that of the middle half, which single lucky or unlucky seeds don't
-move (Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice", 2021).
+One run says little, so a setting is judged by all its seeds: how many succeed, how a typical run
+does, and the worst.
 """
 
 import sys
@@ -22,8 +20,17 @@ if not __package__:
 import itertools
 import os
 
-from experiments.common.statistics import MEASURES, reward_threshold, summarize, table
-from support.command_line import OneLineParser, new_file
+from experiments.common.statistics import (
+    FEWEST,
+    MEASURES,
+    SIZES,
+    measure_runs,
+    reward_threshold,
+    runs_to_detect,
+    summarize,
+)
+from experiments.common.tables import table
+from support.command_line import OneLineParser, new_file, number
 from support.errors import WrongInput, plain_errors
 
 
@@ -37,14 +44,20 @@ def parse_args(argv=None):
     add(
         "results",
         nargs="+",
-        metavar="NAME-log or results.csv",
-        help="the directory of a run, or what a sweep has written",
+        metavar="NAME-log or NAME-sweep",
+        help="the directory of a run or of a sweep, or the results.csv of a sweep",
     )
     add(
         "--measure",
         choices=MEASURES,
         default="last evaluation",
-        help="what gain, P(better) and its p-value are about (default: %(default)s)",
+        help="what the figures are about (default: %(default)s)",
+    )
+    add(
+        "--detect",
+        metavar="DIFFERENCE",
+        type=number(0.001, 1e9),
+        help="say how many seeds of each setting would find such a true difference",
     )
     add(
         "--plot",
@@ -69,7 +82,13 @@ import numpy as np
 import pandas as pd
 
 from experiments.common.plots import plot_curves, save_figure
-from experiments.common.results import evaluation_rows, frame, read_results
+from experiments.common.results import (
+    RESULTS,
+    check_settings,
+    evaluation_rows,
+    frame,
+    read_results,
+)
 from support.checkpoints import CHECKPOINT, read_checkpoint
 from support.files import write_file
 
@@ -104,9 +123,10 @@ def read_runs(logdirs):
 def read_run(logdir):
     """What the checkpoint in the directory of a run says about it, a dict; raises `WrongInput`."""
     if not os.path.isfile(os.path.join(logdir, CHECKPOINT)):
-        results = os.path.join(logdir, "results.csv")
-        hint = f"; give {results}" if os.path.isfile(results) else ""
-        raise WrongInput(f"{logdir} is not the directory of a run: it has no {CHECKPOINT}{hint}")
+        raise WrongInput(
+            f"{logdir} is not the directory of a run or of a sweep: it has no {CHECKPOINT} and no "
+            f"{RESULTS}"
+        )
     return read_checkpoint(logdir)["run"]
 
 
@@ -149,6 +169,29 @@ def list_evaluations(results):
     return results[columns].to_string(index=False, formatters=formatters)
 
 
+def seeds_to_detect(results, measure, difference):
+    """How many seeds of each setting find a true difference, in words.
+
+    Args:
+        results, measure: as for `summarize`.
+        difference: between two settings, in units of the return, a float.
+    """
+    samples = measure_runs(results, measure)
+    comparisons = max(len(samples) - 1, 1)
+    lines = [
+        f"Seeds of each setting that find a true difference of {difference:g} in the {measure} "
+        f"four times in five, for {comparisons} comparison{'s' * (comparisons > 1)}:"
+    ]
+    for setting, sample in samples.items():
+        if len(sample) < FEWEST or np.isnan(sample).any():
+            lines.append(f"{setting}: can't be told without {FEWEST} runs, evaluated to their end")
+            continue
+        runs = runs_to_detect(sample, difference, comparisons)
+        enough = f"more than {SIZES[-1]:,}" if runs is None else f"about {runs}"
+        lines.append(f"{setting}: {enough}, if the other scatters like this one")
+    return "\n".join(lines)
+
+
 def main(args):
     """Prints the tables of some runs, and writes the files that are asked for.
 
@@ -159,12 +202,16 @@ def main(args):
         WrongInput: the runs can't be read or compared.
         OSError: a file can't be written.
     """
-    is_run = [os.path.isdir(path) for path in args.results]
-    logdirs = [os.path.normpath(path) for path in itertools.compress(args.results, is_run)]
+    paths = [
+        os.path.join(path, RESULTS) if os.path.isfile(os.path.join(path, RESULTS)) else path
+        for path in args.results
+    ]
+    is_run = [os.path.isdir(path) for path in paths]
+    logdirs = [os.path.normpath(path) for path in itertools.compress(paths, is_run)]
     runs = iter(read_runs(logdirs))
     results = pd.concat(
         next(runs) if is_dir else read_results(path)
-        for path, is_dir in zip(args.results, is_run, strict=True)
+        for path, is_dir in zip(paths, is_run, strict=True)
     )
     if results.empty:
         raise WrongInput(f"{args.results} have no runs")
@@ -173,11 +220,14 @@ def main(args):
     if results["env"].nunique() > 1:
         envs = " and ".join(results["env"].unique())
         raise WrongInput(f"runs in {envs} can't be compared")
+    check_settings(results)
     if is_run == [True]:
         print(list_evaluations(results))
     else:
-        summary = summarize(results, args.measure)
-        print(table(summary, reward_threshold(results), args.measure))
+        print(table(summarize(results, args.measure), reward_threshold(results)))
+    if args.detect is not None:
+        print()
+        print(seeds_to_detect(results, args.measure, args.detect))
     if args.plot is not None:
         save_figure(plot_curves(results), args.plot)
     if args.csv is not None:

@@ -20,8 +20,8 @@ import shlex
 from pathlib import Path
 
 from experiments.common.plan import add_plan_options, make_plan, read_plan
-from experiments.common.record import PLAN, RESULTS, Record
-from experiments.common.results import check_names, read_results
+from experiments.common.record import PLAN, Record
+from experiments.common.results import RESULTS, check_names, read_results
 from support.command_line import OneLineParser, number
 from support.environments import make_env
 from support.errors import ROOT, WrongInput, plain_errors, print_error
@@ -184,13 +184,16 @@ def write_tables(folder, plot_format):
         folder: path of the sweep's directory.
         plot_format: png or svg; None for png.
     """
-    from experiments.common import plots, statistics  # here, for what they load takes time
+    import pandas as pd  # here, for what these load takes time
+
+    from experiments.common import plots, statistics, tables
 
     results = read_results(folder / RESULTS)
-    summary = statistics.summarize(results)
-    write_file(folder / "summary.csv", summary.to_csv(index=False).encode())
+    summaries = {name: statistics.summarize(results, name) for name in statistics.MEASURES}
+    summary = pd.concat(summaries.values()).to_csv(index=False)
+    write_file(folder / "summary.csv", summary.encode())
     plots.save_figure(plots.plot_curves(results), folder / f"curves.{plot_format or 'png'}")
-    print(statistics.table(summary, statistics.reward_threshold(results)))
+    print(tables.table(summaries["last evaluation"], statistics.reward_threshold(results)))
     for (setting, reason), group in results.groupby(["setting", "failed"], sort=False):
         seeds = ", ".join(map(str, group["seed"].unique()))
         print_error(f"failed: {setting}, seed {seeds}: {reason}", status=0)

@@ -8,6 +8,7 @@ from experiments.common import statistics
 from experiments.common.plan import Run
 from experiments.common.plots import plot_curves, save_figure
 from experiments.common.results import COLUMNS, frame, run_rows
+from experiments.common.tables import table
 from support.checkpoints import CHECKPOINT, Evaluation, encode, write_checkpoint
 
 ENV = "MountainCar-v0"
@@ -42,54 +43,83 @@ def make_run(logdir, returns, **settings):
     write_checkpoint(logdir, {"run": encode(state)})
 
 
-def summarize(*frames):
+def summarize(*frames, measure="last evaluation"):
     results = pd.concat(frames)
-    return statistics.summarize(results.assign(failed=results.get("failed", np.nan)))
+    return statistics.summarize(results.assign(failed=results.get("failed", np.nan)), measure)
+
+
+def print_table(*frames):
+    return table(summarize(*frames), -110)
 
 
 def test_a_setting_is_measured_by_the_last_the_best_and_all_evaluations():
-    row = summarize(make_runs("a", [[-200, -100, -150], [-200, -120, -130]])).iloc[0]
-    assert row["last evaluation, mean"] == -140
-    assert row["best evaluation, mean"] == -110
-    assert row["mean of all evaluations, mean"] == -150
-    assert row["reached"] == 1
+    returns = [[-200, -100, -150], [-200, -120, -130]]
+    rows = {name: summarize(make_runs("a", returns), measure=name) for name in statistics.MEASURES}
+    figures = {name: (row.at[0, "mean"], row.at[0, "solved"]) for name, row in rows.items()}
+    assert figures["last evaluation"] == (-140, 0)
+    assert figures["best evaluation"] == (-110, 1)
+    assert figures["mean of all evaluations"] == (-150, 0)
 
 
-def test_the_interquartile_mean_leaves_out_the_best_and_the_worst_quarter():
-    returns = [[value] for value in (-200, -199, -120, -118, -116, -114, -90, 0)]
+def test_a_table_leads_with_how_many_runs_succeed_the_typical_and_the_worst():
+    returns = [[value] for value in (-200, -150, -120, -118, -116, -114, -90, 0)]
     row = summarize(make_runs("a", returns)).iloc[0]
-    assert row["last evaluation, IQM"] == -117
-    assert row["last evaluation, mean"] == np.mean(returns)
-
-
-def test_the_interval_covers_the_true_mean_about_95_times_in_100():
-    rng = np.random.default_rng(1)
-    samples = rng.normal(-120, 20, size=(300, 20))
-    low, high = statistics.interval(np.mean, samples)
-    assert 0.89 < np.mean((low < -120) & (high > -120)) < 0.98
+    assert list(row[["runs", "failed", "solved", "IQM", "worst"]]) == [8, 0, 2, -117, -200]
+    assert row["mean"] == np.mean(returns) and row["share"] == 0.25
+    assert row["share low"] < 0.25 < row["share high"]
+    assert row["IQM low"] < -117 < row["IQM high"]
+    header = print_table(make_runs("a", returns)).splitlines()[2]
+    names = ["setting", "runs", "failed", "at -110 or better", "IQM", "worst", "mean"]
+    assert [header.index(name) for name in names] == sorted(header.index(name) for name in names)
 
 
 def test_settings_are_compared_with_the_first():
-    first = make_runs("z", [[-150], [-140], [-130], [-120]])
-    better = make_runs("a", [[-110], [-125], [-100], [-105]])
+    first = make_runs("z", [[-150], [-140], [-130], [-120], [-135]])
+    better = make_runs("a", [[-110], [-125], [-100], [-105], [-108]])
     summary = summarize(first, better)
     assert list(summary["setting"]) == ["z", "a"]
     row = summary.iloc[1]
-    assert row["gain"] == 25
-    assert row["gain low"] < 25 < row["gain high"]
-    assert row["P(better)"] == 15 / 16  # of the 16 pairs, only (-125, -120) is lost
+    assert row["gain"] == pytest.approx(-323 / 3 + 135)
+    assert row["gain low"] < row["gain"] < row["gain high"]
+    assert row["P(better)"] == 24 / 25  # of the 25 pairs, only (-125, -120) is lost
+    assert row["p"] == pytest.approx(0.016, abs=0.0005)
     assert np.isnan(summary.iloc[0]["gain"])
+    assert "compared with z, for 1 comparison:" in print_table(first, better)
+
+
+def test_several_comparisons_are_judged_together():
+    first = make_runs("z", [[-150], [-140], [-130], [-120], [-135]])
+    better = make_runs("a", [[-110], [-125], [-100], [-105], [-108]])
+    others = [better, *(better.assign(setting=name) for name in "bcd")]
+    one, four = summarize(first, better).iloc[1], summarize(first, *others).iloc[1]
+    assert four["p"] == 4 * one["p"] > 0.05 > one["p"]
+    assert four["gain low"] < one["gain low"] and one["gain high"] < four["gain high"]
+    assert "compared with z, for 4 comparisons:" in print_table(first, *others)
 
 
 def test_failed_runs_are_counted_and_their_figures_left_out():
-    good = make_runs("a", [[-110], [-120]])
-    failed = make_runs("a", [[-200]], failed="the loss is inf").assign(seed=2)
+    good = make_runs("a", [[-110], [-120], [-100], [-115], [-105], [-90]])
+    failed = make_runs("a", [[-200]], failed="the loss is inf").assign(seed=6)
     nothing = make_runs("b", [[np.nan]], failed="BATCH_SIZE is too large")
     summary = summarize(good, failed, nothing)
-    assert list(summary["runs"]) == [3, 1]
+    assert list(summary["runs"]) == [7, 1]
     assert list(summary["failed"]) == [1, 1]
-    assert summary.iloc[0]["last evaluation, mean"] == -115
-    assert np.isnan(summary.iloc[1]["last evaluation, mean"])
+    row = summary.iloc[0]
+    assert (row["solved"], row["share"]) == (4, 4 / 7)  # a run that failed didn't get there
+    assert row["IQM"] == -107.5 and row["worst"] == -120
+    assert np.isnan(summary.iloc[1]["IQM"])
+    table = print_table(good, failed, nothing)
+    assert table.count("(n = 6)") == 3
+    assert "a: 1 of 7 runs failed" in table and "b: 1 of 1 runs failed" in table
+
+
+def test_a_mean_that_a_few_runs_have_moved_is_marked():
+    calm = make_runs("a", [[-100 - seed % 5] for seed in range(30)])
+    three = calm.assign(setting="b")
+    three.loc[:2, "return"] = -200
+    assert "-102.0\n" in print_table(calm) and "*" not in print_table(calm)
+    table = print_table(calm, three)
+    assert "-111.9*\n" in table and "*: here, they have moved it" in table
 
 
 def test_a_run_has_a_row_for_each_evaluation_or_one_without_any():
@@ -111,18 +141,56 @@ def test_runs_of_which_none_was_evaluated_are_counted():
     results = frame([{"setting": "a", "env": ENV, "seed": 0, "failed": None}])
     summary = statistics.summarize(results)
     assert list(summary["runs"]) == [1]
-    assert "reached -110" in statistics.table(summary, -110)
+    assert "0 of 1" in table(summary, -110)
 
 
-def test_an_evaluation_without_a_complete_episode_is_not_passed_over():
-    row = summarize(make_runs("a", [[-200, np.nan], [-200, -110]])).iloc[0]
-    assert np.isnan(row["last evaluation, mean"])
+@pytest.mark.parametrize("returns", [[-200, np.nan], [np.nan, np.nan, -110]])
+def test_an_evaluation_without_a_complete_episode_is_not_passed_over(returns):
+    runs = make_runs("a", [returns, [-200] * len(returns)])
+    row = summarize(runs, measure="second half").iloc[0]
+    assert "IQM" not in row and row["solved"] == 0
+    assert "no complete episode" in table(summarize(runs, measure="second half"), -110)
 
 
-def test_a_single_run_has_no_interval():
-    summary = summarize(make_runs("a", [[-110]]), make_runs("b", [[-100]]))
-    assert np.isnan(summary.iloc[0]["last evaluation, mean low"])
-    assert "-110.0" in statistics.table(summary, -110)
+@pytest.mark.parametrize("seeds", [1, 4])
+def test_fewer_than_five_runs_have_no_interval_and_the_table_says_why(seeds):
+    first, other = (make_runs(name, [[-110 - i] for i in range(seeds)]) for name in "ab")
+    summary = summarize(first, other)
+    assert summary[["IQM low", "p", "gain low"]].isna().all(axis=None)
+    assert "b: fewer than 5 runs, too few for an interval and for p" in print_table(first, other)
+
+
+def test_where_all_runs_are_alike_the_table_says_that_there_is_no_interval():
+    output = print_table(make_runs("a", [[-200]] * 10), make_runs("b", [[-200]] * 10))
+    assert "a: its runs are alike, at -200.0, so there is no interval" in output
+    assert "0 of 10 [0%, 28%]" in output and " -200.0 " in output
+    assert "[0.0, 0.0]" not in output
+
+
+def test_a_setting_whose_runs_differ_in_a_hyperparameter_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for copies, seed in (1000, 0), (500, 10):
+        runs = make_runs("hidden_units=64", [[-150], [-140]], target_update_every=copies)
+        runs["seed"] += seed
+        frame(runs.to_dict("records")).to_csv(f"{copies}.csv", index=False)
+    assert exit_status_of(report, "1000.csv", "500.csv") == 2
+    errors = capsys.readouterr().err
+    assert errors.count("\n") == 1
+    assert "hidden_units=64 is not one setting: its runs differ in target_update_every" in errors
+    assert "(1000 and 500)" in errors
+
+
+def test_report_says_how_many_seeds_find_a_difference(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    runs = np.random.default_rng(0).normal(-130, 10, (10, 1))
+    few = make_runs("few", runs[:3])
+    frame(pd.concat([make_runs("a", runs), few]).to_dict("records")).to_csv("a.csv", index=False)
+    assert exit_status_of(report, "a.csv", "--detect", "20", "--measure", "best evaluation") == 0
+    output = capsys.readouterr().out
+    assert "a true difference of 20 in the best evaluation" in output
+    assert "\na: about 5, if" in output and "\nfew: can't be told" in output
+    assert exit_status_of(report, "a.csv", "--detect", "0.5") == 0
+    assert "\na: more than 1,000, if" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name, start", [("x.png", b"\x89PNG"), ("x.svg", b"<?xml")])
@@ -139,7 +207,7 @@ def test_report_compares_the_results_of_several_sweeps(tmp_path, monkeypatch, ca
     make_runs("a", [[-150], [-140]]).assign(failed=np.nan).to_csv("a.csv", index=False)
     make_runs("b", [[-110], [-100]]).assign(failed=np.nan).to_csv("b.csv", index=False)
     assert exit_status_of(report, "a.csv", "b.csv", "--plot", "both.svg") == 0
-    assert "40.0 [" in capsys.readouterr().out
+    assert "b      1.00 -       40.0\n" in capsys.readouterr().out
     assert (tmp_path / "both.svg").exists()
 
 
@@ -159,7 +227,7 @@ def test_the_evaluations_of_a_run_are_listed_and_written(tmp_path, monkeypatch, 
     assert set(written["setting"]) == {"first-log"} and set(written["hidden_units"]) == {32}
     assert (tmp_path / "first.png").exists()
     assert exit_status_of(report, "first.csv") == 0  # it reads what it has written
-    assert "first-log         last evaluation     -123.5" in capsys.readouterr().out
+    assert "0 of 1 [0%, 79%]    -123.5 -123.5 -123.5" in capsys.readouterr().out
 
 
 def test_a_run_that_is_not_at_its_end_is_told(tmp_path, monkeypatch, capsys):
@@ -215,8 +283,9 @@ def test_runs_are_compared_with_the_results_of_sweeps(tmp_path, monkeypatch, cap
     "arguments, problem",
     [
         (["none.csv"], "none.csv can't be read"),
-        (["empty-log"], "empty-log is not the directory of a run: it has no checkpoint.npz"),
-        (["x-sweep"], "it has no checkpoint.npz; give x-sweep/results.csv"),
+        (["empty-log"], "empty-log is not the directory of a run or of a sweep: it has no"),
+        (["x-sweep"], "x-sweep/results.csv can't be read"),
+        (["a.csv", "--detect", "0"], "must be a number between 0.001 and"),
         (["damaged-log"], "damaged-log/checkpoint.npz is damaged"),
         (["a.csv", "other-log"], "runs in MountainCar-v0 and CartPole-v1 can't be compared"),
         (["other-log", "other-log/"], "of the same setting and seed in common"),
@@ -248,26 +317,25 @@ def test_wrong_input_is_one_line(arguments, problem, tmp_path, monkeypatch, caps
 
 def test_the_second_half_begins_at_half_of_the_last_step():
     results = make_runs("a", [[-200, -190, -150, -130, -110, -100]])
-    row = summarize(results).iloc[0]
-    assert row["second half, mean"] == np.mean([-150, -130, -110, -100])  # steps 3 to 6 of 6
+    row = summarize(results, measure="second half").iloc[0]
+    assert row["mean"] == np.mean([-150, -130, -110, -100])  # steps 3 to 6 of 6
     results = make_runs("a", [[-200] * 4 + [-150, -100] + [-120] * 4]).assign(
         step=lambda rows: rows["step"] * 20000
     )
-    assert summarize(results).iloc[0]["second half, mean"] == np.mean([-150, -100] + [-120] * 4)
+    row = summarize(results, measure="second half").iloc[0]
+    assert row["mean"] == np.mean([-150, -100] + [-120] * 4)
 
 
-def test_gain_and_probability_are_those_of_the_measure_asked_for():
+def test_all_figures_are_about_the_measure_asked_for():
     first = make_runs("a", [[-200, -150, -100], [-200, -140, -100]])
     other = make_runs("b", [[-200, -100, -140], [-200, -110, -120]])
-    results = pd.concat([first, other]).assign(failed=np.nan)
-    rows = {name: statistics.summarize(results, name).iloc[1] for name in statistics.MEASURES}
+    rows = {name: summarize(first, other, measure=name).iloc[1] for name in statistics.MEASURES}
     assert rows["last evaluation"]["gain"] == -30
     assert rows["last evaluation"]["P(better)"] == 0
     assert rows["best evaluation"]["gain"] == -5
     assert rows["second half"]["gain"] == (-120 - 115) / 2 - (-125 - 120) / 2
     assert rows["mean of all evaluations"]["P(better)"] == 3.5 / 4  # a tie counts half
-    table = statistics.table(statistics.summarize(results, "second half"), None, "second half")
-    assert "gain of second half [95%]" in table
+    assert table(summarize(first, other, measure="second half"), None).startswith("second half:")
 
 
 def test_a_setting_has_the_same_interval_whatever_it_is_compared_with():
@@ -276,7 +344,7 @@ def test_a_setting_has_the_same_interval_whatever_it_is_compared_with():
         make_runs(name, rng.normal(-120, 20, (30, 10)).tolist()) for name in "abc"
     )
     alone, beside = summarize(first, second), summarize(third, first)
-    columns = [name for name in alone.columns if name.startswith("last evaluation")]
+    columns = ["IQM", "IQM low", "IQM high", "share low", "share high"]
     assert alone.loc[0, columns].tolist() == beside.loc[1, columns].tolist()
 
 
@@ -285,4 +353,4 @@ def test_a_setting_may_be_named_like_a_missing_value(tmp_path, monkeypatch, caps
     frame(make_runs("NA", [[-150], [-130]]).to_dict("records")).to_csv("a.csv", index=False)
     assert exit_status_of(report, "a.csv") == 0
     output = capsys.readouterr().out
-    assert "NA" in output and "-140.0 [" in output
+    assert "NA" in output and "-140.0" in output

@@ -10,7 +10,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from experiments.common.statistics import interval, reward_threshold
+from experiments.common.statistics import (
+    interquartile_mean,
+    reward_threshold,
+    typical_interval,
+)
 from support.files import write_file
 
 matplotlib.rcParams["text.parse_math"] = False  # a $ in a name stays a $
@@ -20,7 +24,7 @@ MAX_FAINT = 4  # settings in a plot that shows single runs, too
 
 
 def plot_curves(results):
-    """Draws return against steps: the mean of each setting with its 95% band.
+    """Draws return against steps: the typical run of each setting with its 95% band.
 
     Args:
         results: as for `summarize`.
@@ -43,11 +47,11 @@ def plot_curves(results):
         curves = group.pivot(index="step", columns="seed", values="return")
         if few:
             axes.plot(curves, color=colour, linestyle=line, linewidth=0.8, alpha=0.25)
-        low, high = interval(np.mean, curves.to_numpy())
+        typical = curves.apply(interquartile_mean, axis=1)
+        low, high = np.transpose([typical_interval(returns) for returns in curves.to_numpy()])
         axes.fill_between(curves.index, low, high, color=colour, alpha=0.25, linewidth=0)
         label = textwrap.fill(f"{setting} (n = {curves.shape[1]})".replace(",", ", "), 80)
-        mean = curves.mean(axis=1)
-        axes.plot(mean, color=colour, linestyle=line, marker=marker, linewidth=2, label=label)
+        axes.plot(typical, color=colour, linestyle=line, marker=marker, linewidth=2, label=label)
     threshold = reward_threshold(results)
     optimum = OPTIMUM.get(results["env"].iloc[0])
     for name, value, line, side in (
@@ -60,7 +64,9 @@ def plot_curves(results):
             axes.annotate(f"{name} {value:g}", **place)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set(xlabel="training steps", ylabel="mean return of an evaluation")
-    axes.set_title(f"Mean with 95% band{'; single runs faint' * few}", fontsize="medium")
+    axes.set_title(
+        f"Interquartile mean (IQM) with 95% band{'; single runs faint' * few}", fontsize="medium"
+    )
     axes.grid(alpha=0.3)
     if not finished.empty:
         figure.legend(loc="outside lower center")

@@ -7,14 +7,13 @@ import os
 import shutil
 
 from experiments.common.packing import pack, unpack
-from experiments.common.results import COLUMNS, EVALUATION, run_rows
+from experiments.common.results import COLUMNS, EVALUATION, RESULTS, run_rows
 from experiments.common.state import State
 from support.checkpoints import CHECKPOINT, read_checkpoint
 from support.errors import WrongInput
 from support.files import write_file
 
 PLAN = "plan.json"
-RESULTS = "results.csv"
 
 
 class Record:

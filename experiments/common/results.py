@@ -4,6 +4,7 @@ import pandas as pd
 
 from support.errors import WrongInput
 
+RESULTS = "results.csv"
 COLUMNS = ("setting", "env", "seed", "step", "return", "seconds", "failed")
 EVALUATION = {  # columns: what is in them of an `Evaluation`
     "step": "step",
@@ -73,3 +74,21 @@ def read_results(filename):
             f"{filename} isn't the results.csv of a sweep: it has no column {missing[0]}"
         )
     return results
+
+
+def check_settings(results):
+    """Raises `WrongInput` where runs of one setting differ in a hyperparameter.
+
+    Args:
+        results: as for `summarize`; its other columns are hyperparameters.
+    """
+    hyperparameters = results.columns.difference([*COLUMNS, *EVALUATION, "name"], sort=False)
+    values = results.groupby("setting", sort=False)[hyperparameters].nunique(dropna=False)
+    for setting, counts in values.iterrows():
+        for constant in hyperparameters[counts > 1]:
+            runs = results.loc[results["setting"] == setting, constant]
+            different = " and ".join(str(value) for value in runs.unique())
+            raise WrongInput(
+                f"{setting} is not one setting: its runs differ in {constant} ({different}); give "
+                "one of the files another name in its column setting"
+            )

@@ -1,6 +1,10 @@
-"""Summarizes the results of runs, by setting, and compares the settings."""
+"""The statistics of runs, by setting. Each is one of SciPy's, and says when it is right.
 
-import itertools
+How often they are right on this project's own runs, whose returns are anything but normally
+distributed, is measured by tests/test_statistics.py.
+"""
+
+import warnings
 
 import gymnasium as gym
 import numpy as np
@@ -9,131 +13,208 @@ import scipy  # which loads its parts, such as scipy.stats, when they are first 
 
 MEASURES = {  # what is measured of a run, given the returns of its evaluations by step
     "last evaluation": lambda returns: returns.iloc[-1],
-    "best evaluation": lambda returns: returns.max(),
-    "second half": lambda returns: returns[returns.index >= returns.index[-1] / 2].mean(),
-    "mean of all evaluations": lambda returns: returns.mean(),
+    "best evaluation": lambda returns: returns.max(skipna=False),
+    "second half": lambda returns: returns[returns.index >= returns.index[-1] / 2].mean(
+        skipna=False
+    ),
+    "mean of all evaluations": lambda returns: returns.mean(skipna=False),
 }
+LEVEL = 0.95  # how often an interval is to hold the true value
+QUARTER = 0.25  # share of the runs that the interquartile mean leaves out on either side
+FEWEST = 5  # runs of which there is an interval
+POWER = 0.8  # how often a true difference is to be found
+SIZES = (5, 10, 15, 20, 30, 40, 60, 80, 100, 150, 200, 300, 500, 1000)  # runs that are tried
 
 
-def interquartile_mean(sample, axis=0):
-    """Mean of the middle half of a sample."""
-    return scipy.stats.trim_mean(sample, 0.25, axis)
+def interquartile_mean(sample):
+    """Mean of a sample without its lowest and its highest quarter, a float.
 
-
-STATISTICS = {"mean": np.mean, "IQM": interquartile_mean}
-
-
-def interval(statistic, *samples):
-    """95% bootstrap interval of a statistic.
+    A quarter is rounded down: the mean is that of the middle 3 of 5, 6 of 10, 16 of 30. A few runs
+    far below the others don't move it (Agarwal et al., "Deep Reinforcement Learning at the Edge of
+    the Statistical Precipice", 2021).
 
     Args:
-        statistic: function of the samples and of `axis`.
-        samples: float arrays (..., observations), of which the last axis is resampled.
+        sample: floats of shape (runs,).
+    """
+    return scipy.stats.trim_mean(sample, QUARTER)
+
+
+def typical_interval(sample):
+    """Interval of the interquartile mean (low, high), by Tukey and McLaughlin (1963).
+
+    Right for independent runs, skewed and far-off ones included, from five on. It is nan, nan for
+    fewer, or where the runs that count are all alike.
+
+    Args:
+        sample: floats of shape (runs,).
+    """
+    if len(sample) < FEWEST or is_tied(sample):
+        return np.nan, np.nan
+    return scipy.stats.mstats.trimmed_mean_ci(sample, (QUARTER, QUARTER), alpha=1 - LEVEL)
+
+
+def is_tied(sample):
+    """Whether the runs that count in the interquartile mean are all alike."""
+    return np.ptp(scipy.stats.trimboth(sample, QUARTER)) == 0
+
+
+def share_interval(successes, runs):
+    """Interval of the share of runs that succeed (low, high), by Wilson (1927).
+
+    Right for any number of independent runs and any share; the fewer, the wider.
+
+    Args:
+        successes, runs: how many, ints.
+    """
+    interval = scipy.stats.binomtest(successes, runs).proportion_ci(LEVEL, method="wilson")
+    return interval.low, interval.high
+
+
+def gain_interval(sample, first, comparisons):
+    """Interval of the difference of two interquartile means (low, high), by Yuen (1974).
+
+    Right for independent runs whose scatter differs, too. Several intervals hold together, each
+    being wider (Bonferroni).
+
+    Args:
+        sample: floats of shape (runs,), of which the mean of `first` is subtracted.
+        first: floats of shape (other runs,).
+        comparisons: how many are made with `first`, this one included.
+    """
+    if min(len(sample), len(first)) < FEWEST or (is_tied(sample) and is_tied(first)):
+        return np.nan, np.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # that one of the samples hardly scatters
+        test = scipy.stats.ttest_ind(sample, first, equal_var=False, trim=QUARTER)
+    interval = test.confidence_interval(1 - (1 - LEVEL) / comparisons)
+    return interval.low, interval.high
+
+
+def rank_test(sample, first, comparisons):
+    """Whether two samples differ, by Mann and Whitney (1947).
+
+    Right for independent runs, however they scatter, from five of each on: where two settings are
+    alike, p is below 0.05 one time in twenty, or less often. Of several settings that are all
+    alike, so is the lowest p (Bonferroni). With fewer, p is nan.
+
+    Args:
+        sample: floats of shape (runs,).
+        first: floats of shape (other runs,).
+        comparisons: how many are made with `first`, this one included.
 
     Returns:
-        (low, high), each of shape (...); nan where a sample is of one observation or has a nan.
+        (P(better), p): the probability that a run of `sample` is above one of `first`, ties counted
+        half; and how probable so large a difference would be if they were alike.
     """
-    unknown = any(sample.shape[-1] < 2 or np.isnan(sample).any() for sample in samples)
-    if unknown and samples[0].ndim == 1:
-        return np.nan, np.nan
-    if unknown:
-        return np.transpose([interval(statistic, *rows) for rows in zip(*samples, strict=True)])
+    test = scipy.stats.mannwhitneyu(sample, first)
+    is_enough = min(len(sample), len(first)) >= FEWEST
+    p = min(test.pvalue * comparisons, 1) if is_enough else np.nan
+    return test.statistic / len(sample) / len(first), p
+
+
+def runs_to_detect(sample, difference, comparisons):
+    """How many runs of each setting show a true difference four times in five.
+
+    The guess is the better, the more runs there are: it draws from them, again and again, in place
+    of all that there could be; also from between neighbouring ones, as a small difference would
+    else decide whenever the same run is drawn twice.
+
+    Args:
+        sample: floats of shape (runs,).
+        difference: by how much every run of another setting would be better, a float.
+        comparisons: how many settings are compared with the first.
+
+    Returns:
+        The first of `SIZES` that is enough; None if none is.
+    """
     rng = np.random.default_rng(0)
-    result = scipy.stats.bootstrap(
-        samples, statistic, axis=-1, method="percentile", rng=rng, batch=1000
-    )
-    return result.confidence_interval
+
+    def draw(size):
+        return np.quantile(sample, rng.random(size))
+
+    def find(size):
+        result = scipy.stats.power(
+            rank_test_p,
+            (draw, lambda size: draw(size) + difference),
+            (size, size),
+            significance=(1 - LEVEL) / comparisons,
+            vectorized=True,
+            n_resamples=2000,
+        )
+        return result.power
+
+    return next((size for size in SIZES if find(size) >= POWER), None)
 
 
-def summarize(results, compared="last evaluation"):
-    """Summarizes runs, by setting.
+def rank_test_p(sample, other, axis):
+    """The p-value of the test of `rank_test` along an axis."""
+    return scipy.stats.mannwhitneyu(sample, other, axis=axis).pvalue
+
+
+def measure_runs(results, measure):
+    """What is measured of each run that finished.
+
+    Args:
+        results: as for `summarize`.
+        measure: one of `MEASURES`.
+
+    Returns:
+        Dict of settings, in their order: floats of shape (runs,). A run is nan where an evaluation
+        that counts had no complete episode.
+    """
+    finished = results[results["failed"].isna() & results["step"].notna()]
+    runs = finished.sort_values("step", kind="stable").set_index("step")
+    measured = runs.groupby(["setting", "seed"], sort=False)["return"].agg(MEASURES[measure])
+    by_setting = {setting: runs.to_numpy(float) for setting, runs in measured.groupby(level=0)}
+    settings = results["setting"].unique()
+    return {setting: by_setting.get(setting, np.empty(0)) for setting in settings}
+
+
+def summarize(results, measure="last evaluation"):
+    """Summarizes runs, by setting, and compares each setting with the first.
 
     Args:
         results: pandas.DataFrame with a row per run and evaluation: `setting` and `env`,
             strings; `seed`; `step`; `return`, the mean return of the evaluation; `failed`, a
             message if the run did not finish, else nan. A run without evaluations has
             one row, whose step and return are nan.
-        compared: the one of `MEASURES` by which settings are compared.
+        measure: the one of `MEASURES` that all figures are about.
 
     Returns:
-        pandas.DataFrame with a row per setting, in their order, whose figures are those of the
-        runs that finished. `reached` counts those of which at least one evaluation reached the
-        reward threshold of the environment. `gain` is the mean of the measure compared, minus that
-        of the first setting. `P(better)` is the probability that it is higher for a run than
-        for one of the first setting, ties counted half (Mann-Whitney's U / n / m), and `p` that
-        test's p-value, not corrected for the number of settings compared.
+        pandas.DataFrame with a row per setting, in their order. `runs` counts all, `failed` those
+        that did not finish. `solved` counts those that reach the reward threshold of the
+        environment, of which `share` is the share of all runs, failed ones included. The other
+        figures leave the failed ones out: `IQM`, `worst`, `mean`; `P(better)`, `p` and `gain`, the
+        difference of the IQM, against the first setting. Where a figure has an interval, its ends
+        are in `low` and `high` columns. `p` and the intervals of `gain` hold for all comparisons.
     """
-    finished = results[results["failed"].isna() & results["step"].notna()].sort_values(
-        "step", kind="stable"
-    )
-    returns = finished.set_index("step").groupby(["setting", "seed"], sort=False)["return"]
-    measures = pd.DataFrame({name: returns.agg(measure) for name, measure in MEASURES.items()})
     threshold = reward_threshold(results)
-    rows, first = [], None
-    for setting, group in results.groupby("setting", sort=False):
-        values = measures[measures.index.get_level_values("setting") == setting]
-        failed = group.loc[group["failed"].notna(), "seed"].nunique()
-        row = {"setting": setting, "runs": group["seed"].nunique(), "failed": failed}
+    samples = measure_runs(results, measure)
+    first, comparisons = next(iter(samples.values())), len(samples) - 1
+    by_setting = results.groupby("setting", sort=False)
+    counts = by_setting["seed"].nunique()
+    failures = results[results["failed"].notna()].groupby("setting")["seed"].nunique()
+    rows = []
+    for setting, sample in samples.items():
+        row = {"setting": setting, "measure": measure, "runs": counts[setting]}
+        row["failed"] = failures.get(setting, 0)
         if threshold is not None:
-            row["reached"] = np.count_nonzero(values["best evaluation"] >= threshold)
-        for measure, (name, statistic) in itertools.product(MEASURES, STATISTICS.items()):
-            sample = values[measure].to_numpy()
-            if len(sample):
-                add_interval(row, f"{measure}, {name}", statistic, sample)
-        sample = values[compared].to_numpy()
-        if first is None:
-            first = sample
-        elif len(first) and len(sample):
-            add_interval(row, "gain", difference, sample, first)
-            test = scipy.stats.mannwhitneyu(sample, first)
-            row |= {"P(better)": test.statistic / len(sample) / len(first), "p": test.pvalue}
+            row["solved"] = np.count_nonzero(sample >= threshold)
+            row["share"] = row["solved"] / row["runs"]
+            row["share low"], row["share high"] = share_interval(row["solved"], row["runs"])
+        is_known = len(sample) > 0 and not np.isnan(sample).any()
+        if is_known:
+            row |= {"IQM": interquartile_mean(sample), "worst": sample.min(), "mean": sample.mean()}
+            row["IQM low"], row["IQM high"] = typical_interval(sample)
+        if rows and is_known and "IQM" in rows[0]:
+            row["P(better)"], row["p"] = rank_test(sample, first, comparisons)
+            row["gain"] = row["IQM"] - rows[0]["IQM"]
+            row["gain low"], row["gain high"] = gain_interval(sample, first, comparisons)
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def difference(sample, other, axis=-1):
-    """Difference of the means of two samples."""
-    return np.mean(sample, axis=axis) - np.mean(other, axis=axis)
-
-
-def add_interval(row, name, statistic, *samples):
-    """Puts a statistic of samples and its interval into `row`, as name, name low, name high."""
-    row[name] = statistic(*samples)
-    row[f"{name} low"], row[f"{name} high"] = interval(statistic, *samples)
 
 
 def reward_threshold(results):
     """The mean return at which the environment counts as solved, a float; None if unknown."""
     env_id = results["env"].iloc[0]
     return gym.spec(env_id).reward_threshold if env_id in gym.registry else None
-
-
-def table(summary, threshold, compared="last evaluation"):
-    """The tables that are printed, a string.
-
-    Args:
-        summary: what `summarize` returns.
-        threshold: what `reward_threshold` returns.
-        compared: what `summarize` was given.
-    """
-
-    def cell(row, name):
-        value, low, high = (row.get(name + end, np.nan) for end in ("", " low", " high"))
-        bounds = f" [{low:.1f}, {high:.1f}]" if low == low else ""
-        return f"{value:.1f}{bounds}" if value == value else "-"
-
-    measured, gains = [], []
-    for _, row in summary.iterrows():
-        for measure in MEASURES:
-            cells = {f"{name} [95%]": cell(row, f"{measure}, {name}") for name in STATISTICS}
-            setting = row["setting"] if not measured or measure == next(iter(MEASURES)) else ""
-            measured.append({"setting": setting, "return of": measure, **cells})
-        counts = {"setting": row["setting"], "runs": row["runs"], "failed": row["failed"]}
-        if threshold is not None:
-            counts[f"reached {threshold:g}"] = row["reached"]
-        chance = row.get("P(better)", np.nan)
-        p = f"p = {row['p']:.3f}" if row.get("p", np.nan) >= 0.0005 else "p < 0.001"
-        better = f"{chance:.2f} ({p})" if chance == chance else "-"
-        gain = {f"gain of {compared} [95%]": cell(row, "gain"), "P(better)": better}
-        gains.append({**counts, **gain})
-    return "\n\n".join(pd.DataFrame(rows).to_string(index=False) for rows in (measured, gains))

@@ -1,0 +1,110 @@
+"""The tables in which runs are summarized, with what one has to know to read them."""
+
+import numpy as np
+import pandas as pd
+
+from experiments.common.statistics import FEWEST
+
+LEGEND = """\
+IQM: the typical run, the mean without the best and the worst quarter of the runs.
+[95%]: made so that it holds the true value in 95 of 100 such experiments.
+mean: without an interval, as a few runs far below the others move it too much."""
+MOVED = """\
+*: here, they have moved it out of the interval of the IQM; judge by that, and by how
+many runs succeed."""
+LEGEND_OF_COMPARISONS = """\
+P(better): how often a run of this setting is above one of the first.
+p: how often settings that are alike would differ so much by chance; below 0.05, they
+are taken to differ.
+gain: how much the IQM is above that of the first."""
+
+
+def table(summary, threshold):
+    """The tables that are printed, and what has to be said of them, a string.
+
+    Args:
+        summary: what `statistics.summarize` returned.
+        threshold: what `statistics.reward_threshold` returned.
+    """
+    comparisons = len(summary) - 1
+    measure, first = summary[["measure", "setting"]].iloc[0]
+    parts = [f"{measure}:", settings_table(summary, threshold)]
+    explanations = [LEGEND]
+    if summary.apply(is_moved, axis=1).any():
+        explanations.append(MOVED)
+    if comparisons:
+        plural = "s" if comparisons > 1 else ""
+        parts.append(f"compared with {first}, for {comparisons} comparison{plural}:")
+        parts.append(comparisons_table(summary.iloc[1:]))
+        explanations.append(LEGEND_OF_COMPARISONS)
+    parts.append("\n".join(explanations))
+    if remarks(summary):
+        parts.append("\n".join(remarks(summary)))
+    return "\n\n".join(parts)
+
+
+def settings_table(summary, threshold):
+    """A row for each setting: how many runs succeed, the typical one, the worst, the mean."""
+    rows = []
+    for _, row in summary.iterrows():
+        cells = {"setting": row["setting"], "runs": row["runs"], "failed": row["failed"]}
+        if threshold is not None:
+            share = f"{row['solved']} of {row['runs']}"
+            bounds = f"[{row['share low']:.0%}, {row['share high']:.0%}]"
+            cells[f"at {threshold:g} or better [95%]"] = f"{share} {bounds}"
+        cells |= {"IQM [95%]": cell(row, "IQM"), "worst": cell(row, "worst")}
+        rows.append(cells | {"mean": cell(row, "mean") + ("*" if is_moved(row) else "")})
+    return pd.DataFrame(rows).to_string(index=False)
+
+
+def is_moved(row):
+    """Whether a few runs have moved the mean of a setting out of the interval of its IQM."""
+    low, mean, high = (row.get(name, np.nan) for name in ("IQM low", "mean", "IQM high"))
+    return mean < low or mean > high
+
+
+def comparisons_table(summary):
+    """A row for each setting but the first: whether, and by how much, it differs from that."""
+    rows = []
+    for _, row in summary.iterrows():
+        chance, p = row.get("P(better)", np.nan), row.get("p", np.nan)
+        cells = {
+            "setting": row["setting"],
+            "P(better)": "-" if np.isnan(chance) else f"{chance:.2f}",
+            "p": "-" if np.isnan(p) else f"{p:.3f}" if p >= 0.0005 else "< 0.001",
+        }
+        rows.append(cells | {"gain [95%]": cell(row, "gain")})
+    return pd.DataFrame(rows).to_string(index=False)
+
+
+def cell(row, name):
+    """A figure, its interval, and over how many runs it is, if some failed: a string."""
+    value, low, high = (row.get(name + end, np.nan) for end in ("", " low", " high"))
+    if np.isnan(value):
+        return "-"
+    bounds = "" if np.isnan(low) else f" [{low:.1f}, {high:.1f}]"
+    count = f" (n = {row['runs'] - row['failed']})" if row["failed"] else ""
+    return f"{value:.1f}{bounds}{count}"
+
+
+def remarks(summary):
+    """What is peculiar to single settings, a list of lines."""
+    lines = []
+    for _, row in summary.iterrows():
+        setting, finished, failed = row["setting"], row["runs"] - row["failed"], row["failed"]
+        if failed:
+            lines.append(
+                f"{setting}: {failed} of {row['runs']} runs failed; they count as runs that don't "
+                "succeed, and all other figures leave them out."
+            )
+        iqm, low = row.get("IQM", np.nan), row.get("IQM low", np.nan)
+        if finished and np.isnan(iqm):
+            lines.append(
+                f"{setting}: an evaluation had no complete episode, so that its figures are "
+                "unknown; raise EVAL_STEPS."
+            )
+        elif 0 < finished < FEWEST:
+            lines.append(f"{setting}: fewer than {FEWEST} runs, too few for an interval and for p.")
+        elif finished and np.isnan(low):
+            lines.append(f"{setting}: its runs are alike, at {iqm:.1f}, so there is no interval.")
+    return lines
