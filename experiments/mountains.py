@@ -53,6 +53,7 @@ from tqdm import tqdm
 
 from experiments.common.dynamics import MountainCar
 from experiments.common.plots import save_figure
+from experiments.common.statistics import interquartile_mean, typical_interval
 from experiments.common.trained_policies import load_policy, readable
 from support.files import write_file
 from support.options import ENV
@@ -160,6 +161,13 @@ def reference(env, results):
     return pd.DataFrame(returns.reshape(mean.shape), mean.index, mean.columns)
 
 
+def with_interval(sample):
+    """The IQM of returns, floats of shape (policies,), and its interval: a string."""
+    low, high = typical_interval(sample)
+    bounds = "" if np.isnan(low) else f" [{low:.1f}, {high:.1f}]"
+    return f"{interquartile_mean(sample):.1f}{bounds}"
+
+
 def table(results, rolling):
     """The tables that are printed, a string; `rolling` is what `reference` returns."""
     grid = over_policies(results).iloc[::-1].rename_axis(index="force", columns="gravity x")
@@ -168,11 +176,9 @@ def table(results, rolling):
     parts.append(grid.to_string(float_format="{:.0f}".format))
     for axis, easy in zip(AXES, (rolling.loc[1.0], rolling[1.0]), strict=True):
         line = along_axis(results, axis)
-        low, high = line.quantile(0.25, axis=1), line.quantile(0.75, axis=1)
-        bounds = zip(line.mean(axis=1), low, high, strict=True)
         columns = {
             f"{axis} x": line.index,
-            "mean return [quartiles]": [f"{mean:.1f} [{a:.1f}, {b:.1f}]" for mean, a, b in bounds],
+            "IQM of the policies [95%]": [with_interval(sample) for sample in line.to_numpy()],
             "policies ever at the flag": [f"{share:.0%}" for share in (line > -200).mean(axis=1)],
             "pushing as it rolls": easy.map("{:.1f}".format),
         }

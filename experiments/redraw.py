@@ -46,7 +46,7 @@ from tensorboard import program
 import run
 from experiments import explore, landscape, mountains, report
 from experiments.common.plots import OPTIMUM, plot_curves, save_figure, save_gif
-from experiments.common.statistics import interval
+from experiments.common.statistics import interquartile_mean, typical_interval
 from experiments.common.trained_policies import load_policy, play_episode
 from experiments.common.value_iteration import discounted
 from support.files import write_file
@@ -55,7 +55,7 @@ from support.options import ENV
 RESULTS = "experiments/results"
 REPORTS = {  # pictures of experiments.report: data of each
     "article_reproduced": ("grid_article", "author_2018"),
-    "exercises": ("grid_article", "exercises"),
+    "exercises": ("exercises",),
 }
 AGENTS = {  # in the GIF: snapshot of each
     "pushes at random": None,
@@ -81,6 +81,8 @@ HELD = {  # settings: their names
     "grid_best": "128 neurons",
     "optimal_wide": "the four changes",
 }
+ARTICLE = ("grid_article", "shown_article", "screen_article")  # data of runs, all alike
+EXPERIMENTS, SEEDS = 100, 10  # in the picture of intervals: how many, and of how many runs each
 PARTS = ("parts_32", "parts_128", "parts_256")  # data of what each change is worth
 CHANGES = {  # names: SCALE_OBSERVATIONS, LEARNING_RATE_DECAY, colour and marker
     "neither": (False, 1.0, "C0o"),
@@ -136,7 +138,7 @@ def draw_agents(filename):
 
 def draw_q_values(filename):
     """Draws avg_max_q_value of many runs, beside what numbers of steps are worth."""
-    files = ("grid_article", "exercises", "no_flag")
+    files = ("grid_article", "exercises", "endless", "no_flag_endless")
     results = pd.concat(pd.read_csv(f"{RESULTS}/{file}.csv") for file in files)
     curves = results.pivot(index="step", columns=["setting", "seed"], values="avg_max_q_value")
     figure = Figure(figsize=(11, 4.6), layout="constrained")
@@ -211,11 +213,11 @@ def draw_widths(filename):
     for place, returns in zip(places, widths.values(), strict=True):
         spots = np.full(len(returns), place)
         axes.plot(spots, returns, "o", color="tab:blue", alpha=0.4, markeredgewidth=0)
-    means = np.array([returns.mean() for returns in widths.values()])
-    bounds = np.array([interval(np.mean, returns) for returns in widths.values()]).T
+    typical = np.array([interquartile_mean(returns) for returns in widths.values()])
+    bounds = np.array([typical_interval(returns) for returns in widths.values()]).T
     look = {"color": "black", "capsize": 6, "marker": "D", "linewidth": 1.5}
-    bars = np.abs(bounds - means)
-    axes.errorbar(places, means, bars, label="mean of ten seeds, with its 95% interval", **look)
+    bars = np.abs(bounds - typical)
+    axes.errorbar(places, typical, bars, label="IQM of ten seeds, with its 95% interval", **look)
     axes.plot([], [], "o", color="tab:blue", alpha=0.4, markeredgewidth=0, label="one run")
     axes.axhline(OPTIMUM[ENV], color="black", linestyle="--", linewidth=0.8)
     axes.annotate(f"optimum {OPTIMUM[ENV]}", (-0.4, OPTIMUM[ENV]), va="bottom")
@@ -243,19 +245,42 @@ def draw_parts(filename):
             if chosen.empty:  # not run
                 continue
             returns = dict(list(chosen.groupby("target_update_every")["return"]))
-            means = np.array([returns[every].mean() for every in returns])
-            bounds = [interval(np.mean, returns[every]) for every in returns]
-            bars = np.abs(np.array(bounds).T - means)
+            typical = np.array([interquartile_mean(returns[every]) for every in returns])
+            bounds = [typical_interval(returns[every]) for every in returns]
+            bars = np.abs(np.array(bounds).T - typical)
             places = np.array([copies.index(every) for every in returns]) + 0.12 * (shift - 1.5)
-            axes.errorbar(places, means, bars, fmt=marker, capsize=4, label=label)
+            axes.errorbar(places, typical, bars, fmt=marker, capsize=4, label=label)
         axes.axhline(OPTIMUM[ENV], color="black", linestyle="--", linewidth=0.8)
         axes.set_xticks(range(len(copies)), copies)
         axes.set(xlim=(-0.5, len(copies) - 0.5), xlabel="steps between copies")
         axes.set_title(f"{width} neurons", fontsize="medium")
         axes.grid(alpha=0.3, axis="y")
-    panels[0].set(ylim=(-148, -93), ylabel="mean return of the last evaluation [95%]")
+    panels[0].set(ylim=(-148, -93), ylabel="return of the last evaluation, IQM [95%]")
     panels[0].annotate(f"optimum {OPTIMUM[ENV]}", (-0.45, OPTIMUM[ENV]), va="bottom")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    save_figure(figure, filename)
+
+
+def draw_intervals(filename):
+    """Draws the intervals of a hundred experiments of ten runs, all of the article's constants."""
+    results = pd.concat(pd.read_csv(f"{RESULTS}/{file}.csv") for file in ARTICLE)
+    returns = results.loc[results["step"] == run.MAX_STEPS, "return"].to_numpy()
+    truth = interquartile_mean(returns)
+    samples = np.random.default_rng(0).choice(returns, (EXPERIMENTS, SEEDS))
+    lows, highs = np.transpose([typical_interval(sample) for sample in samples])
+    misses = (truth < lows) | (truth > highs)
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    axes = figure.subplots()
+    places = np.arange(1, EXPERIMENTS + 1)
+    for chosen, colour, label in (
+        (~misses, "tab:blue", f"{np.count_nonzero(~misses)} intervals hold the true value"),
+        (misses, "tab:orange", f"{np.count_nonzero(misses)} don't"),
+    ):
+        axes.vlines(places[chosen], lows[chosen], highs[chosen], colour, linewidth=2.5, label=label)
+    axes.axhline(truth, color="black", linewidth=0.8, linestyle="--")
+    axes.set(xlim=(0, EXPERIMENTS + 1), xlabel=f"experiment, of {SEEDS} runs")
+    axes.set(ylabel="return of the last evaluation")
+    figure.legend(loc="outside lower center", ncols=2)
     save_figure(figure, filename)
 
 
@@ -372,6 +397,7 @@ def main(args):
         draw_held("images/held.png")
         draw_widths("images/widths.png")
         draw_parts("images/parts.png")
+        draw_intervals("images/intervals.png")
         draw_spreading("images/spreading.gif")
         stages = [f"example-log/example-{stage}.h5" for stage in (50000, 100000, 150000, "best")]
         start(landscape, *stages, "--plot", "images/landscape.png")

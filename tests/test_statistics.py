@@ -34,6 +34,7 @@ POPULATIONS = {  # names: results, and the settings there
     },
     "128 neurons": {
         "grid_best": "grid_best",
+        "shown_best": "shown_best",
         "screen_best": "screen_best",
         "screen_more": "screen_more",
         "parts_128": ALONE,

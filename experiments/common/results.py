@@ -87,7 +87,7 @@ def check_settings(results):
     for setting, counts in values.iterrows():
         for constant in hyperparameters[counts > 1]:
             runs = results.loc[results["setting"] == setting, constant]
-            different = " and ".join(str(value) for value in runs.unique())
+            different = " and ".join(str(value) for value in runs.unique()[:2])
             raise WrongInput(
                 f"{setting} is not one setting: its runs differ in {constant} ({different}); give "
                 "one of the files another name in its column setting"

@@ -6,16 +6,15 @@ import pandas as pd
 from experiments.common.statistics import FEWEST
 
 LEGEND = """\
+failed: runs that didn't train to their end.
 IQM: the typical run, the mean without the best and the worst quarter of the runs.
-[95%]: made so that it holds the true value in 95 of 100 such experiments.
-mean: without an interval, as a few runs far below the others move it too much."""
-MOVED = """\
-*: here, they have moved it out of the interval of the IQM; judge by that, and by how
-many runs succeed."""
+[95%]: intervals of a kind that holds the true value in 95 of 100 such experiments.
+mean: without an interval, as a few runs far from the others move it too much."""
+MOVED = "*: outside the interval of the IQM; judge by the IQM, and by how many succeed."
 LEGEND_OF_COMPARISONS = """\
-P(better): how often a run of this setting is above one of the first.
-p: how often settings that are alike would differ so much by chance; below 0.05, they
-are taken to differ.
+P(better): how often a run of this setting beats one of the first; 0.5 is even.
+p: how often settings that are alike would differ at least as much by chance. Below
+0.05, they are taken to differ; if the gain's interval holds 0, it is open by how much.
 gain: how much the IQM is above that of the first."""
 
 
@@ -33,8 +32,8 @@ def table(summary, threshold):
     if summary.apply(is_moved, axis=1).any():
         explanations.append(MOVED)
     if comparisons:
-        plural = "s" if comparisons > 1 else ""
-        parts.append(f"compared with {first}, for {comparisons} comparison{plural}:")
+        together = f" (p and intervals are for {comparisons} comparisons)" * (comparisons > 1)
+        parts.append(f"compared with {first}{together}:")
         parts.append(comparisons_table(summary.iloc[1:]))
         explanations.append(LEGEND_OF_COMPARISONS)
     parts.append("\n".join(explanations))
@@ -58,7 +57,7 @@ def settings_table(summary, threshold):
 
 
 def is_moved(row):
-    """Whether a few runs have moved the mean of a setting out of the interval of its IQM."""
+    """Whether the mean of a setting is outside the interval of its IQM."""
     low, mean, high = (row.get(name, np.nan) for name in ("IQM low", "mean", "IQM high"))
     return mean < low or mean > high
 
@@ -106,5 +105,7 @@ def remarks(summary):
         elif 0 < finished < FEWEST:
             lines.append(f"{setting}: fewer than {FEWEST} runs, too few for an interval and for p.")
         elif finished and np.isnan(low):
-            lines.append(f"{setting}: its runs are alike, at {iqm:.1f}, so there is no interval.")
+            lines.append(
+                f"{setting}: its typical runs are all at {iqm:.1f}, so there is no interval."
+            )
     return lines
