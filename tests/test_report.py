@@ -69,7 +69,7 @@ def test_a_table_leads_with_how_many_runs_succeed_the_typical_and_the_worst():
     assert row["share low"] < 0.25 < row["share high"]
     assert row["IQM low"] < -117 < row["IQM high"]
     header = print_table(make_runs("a", returns)).splitlines()[2]
-    names = ["setting", "runs", "failed", "at -110 or better", "IQM", "worst", "mean"]
+    names = ["setting", "runs", "failed", "solved", "IQM", "worst", "mean"]
     assert [header.index(name) for name in names] == sorted(header.index(name) for name in names)
 
 
@@ -94,7 +94,9 @@ def test_several_comparisons_are_judged_together():
     one, four = summarize(first, better).iloc[1], summarize(first, *others).iloc[1]
     assert four["p"] == 4 * one["p"] > 0.05 > one["p"]
     assert four["gain low"] < one["gain low"] and one["gain high"] < four["gain high"]
-    assert "compared with z (p and intervals are for 4 comparisons):" in print_table(first, *others)
+    assert "compared with z (p and intervals allow for 4 comparisons):" in print_table(
+        first, *others
+    )
 
 
 def test_failed_runs_are_counted_and_their_figures_left_out():

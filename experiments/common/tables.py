@@ -10,12 +10,12 @@ failed: runs that didn't train to their end.
 IQM: the typical run, the mean without the best and the worst quarter of the runs.
 [95%]: intervals of a kind that holds the true value in 95 of 100 such experiments.
 mean: without an interval, as a few runs far from the others move it too much."""
-MOVED = "*: outside the interval of the IQM; judge by the IQM, and by how many succeed."
+MOVED = "*: outside the interval of the IQM; judge by the IQM, and by how many are solved."
 LEGEND_OF_COMPARISONS = """\
-P(better): how often a run of this setting beats one of the first; 0.5 is even.
-p: how often settings that are alike would differ at least as much by chance. Below
-0.05, they are taken to differ; if the gain's interval holds 0, it is open by how much.
-gain: how much the IQM is above that of the first."""
+P(better): how often a run of this setting beats one of the first setting; 0.5 is even.
+p: how often settings that are alike would differ at least as much by chance. Below 0.05,
+they are taken to differ; otherwise nothing is shown, also not that they are alike.
+gain: how much the IQM is above that of the first setting."""
 
 
 def table(summary, threshold):
@@ -29,10 +29,12 @@ def table(summary, threshold):
     measure, first = summary[["measure", "setting"]].iloc[0]
     parts = [f"{measure}:", settings_table(summary, threshold)]
     explanations = [LEGEND]
+    if threshold is not None:
+        explanations.insert(0, f"solved: at {threshold:g} or better.")
     if summary.apply(is_moved, axis=1).any():
         explanations.append(MOVED)
     if comparisons:
-        together = f" (p and intervals are for {comparisons} comparisons)" * (comparisons > 1)
+        together = f" (p and intervals allow for {comparisons} comparisons)" * (comparisons > 1)
         parts.append(f"compared with {first}{together}:")
         parts.append(comparisons_table(summary.iloc[1:]))
         explanations.append(LEGEND_OF_COMPARISONS)
@@ -50,7 +52,7 @@ def settings_table(summary, threshold):
         if threshold is not None:
             share = f"{row['solved']} of {row['runs']}"
             bounds = f"[{row['share low']:.0%}, {row['share high']:.0%}]"
-            cells[f"at {threshold:g} or better [95%]"] = f"{share} {bounds}"
+            cells["solved [95%]"] = f"{share} {bounds}"
         cells |= {"IQM [95%]": cell(row, "IQM"), "worst": cell(row, "worst")}
         rows.append(cells | {"mean": cell(row, "mean") + ("*" if is_moved(row) else "")})
     return pd.DataFrame(rows).to_string(index=False)
@@ -93,8 +95,8 @@ def remarks(summary):
         setting, finished, failed = row["setting"], row["runs"] - row["failed"], row["failed"]
         if failed:
             lines.append(
-                f"{setting}: {failed} of {row['runs']} runs failed; they count as runs that don't "
-                "succeed, and all other figures leave them out."
+                f"{setting}: {failed} of {row['runs']} runs failed; they count as not "
+                "solved, and all other figures leave them out."
             )
         iqm, low = row.get("IQM", np.nan), row.get("IQM low", np.nan)
         if finished and np.isnan(iqm):
