@@ -53,7 +53,7 @@ from tqdm import tqdm
 
 from experiments.common.dynamics import MountainCar
 from experiments.common.plots import save_figure
-from experiments.common.statistics import interquartile_mean, typical_interval
+from experiments.common.statistics import FEWEST, interquartile_mean, typical_interval
 from experiments.common.trained_policies import load_policy, readable
 from support.files import write_file
 from support.options import ENV
@@ -173,6 +173,8 @@ def table(results, rolling):
     grid = over_policies(results).iloc[::-1].rename_axis(index="force", columns="gravity x")
     policies, episodes = results["policy"].nunique(), results["episodes"].max()
     parts = [f"Mean return (policies: {policies}; episodes of each per mountain: {episodes})"]
+    if policies < FEWEST:
+        parts[0] += f"\nWith fewer than {FEWEST} policies, the IQM has no interval."
     parts.append(grid.to_string(float_format="{:.0f}".format))
     for axis, easy in zip(AXES, (rolling.loc[1.0], rolling[1.0]), strict=True):
         line = along_axis(results, axis)

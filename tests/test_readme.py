@@ -586,6 +586,11 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
         lambda: fell_from_500("cartpole"),
     ),
     (
+        "all {} were at 500 before the end, and {} fell below it again",
+        lambda: fell_from_500("cartpole_plain"),
+    ),
+    ("too, {1} fall on the way", lambda: fell_from_500("cartpole_changes")),
+    (
         "| get to 475, where it counts as solved | {} | {} |",
         lambda: [np.count_nonzero(curves(name).max() >= 475) for name in CARTPOLE],
     ),

@@ -108,6 +108,7 @@ def test_failed_runs_are_counted_and_their_figures_left_out():
     assert list(summary["failed"]) == [1, 1]
     row = summary.iloc[0]
     assert (row["solved"], row["share"]) == (4, 4 / 7)  # a run that failed didn't get there
+    assert (row["share low"], row["share high"]) == statistics.share_interval(4, 7)
     assert row["IQM"] == -107.5 and row["worst"] == -120
     assert np.isnan(summary.iloc[1]["IQM"])
     table = print_table(good, failed, nothing)
@@ -122,6 +123,9 @@ def test_a_mean_that_a_few_runs_have_moved_is_marked():
     assert "-102.0\n" in print_table(calm) and "*" not in print_table(calm)
     table = print_table(calm, three)
     assert "-111.9*\n" in table and "*: outside the interval of the IQM" in table
+    tied = make_runs("c", [[-100]] * 24 + [[-200]] * 6)
+    high = make_runs("d", [[-100 - seed % 5] for seed in range(24)] + [[0]] * 6)
+    assert "-120.0*\n" in print_table(tied) and "-81.5*\n" in print_table(high)
 
 
 def test_a_run_has_a_row_for_each_evaluation_or_one_without_any():
@@ -144,14 +148,29 @@ def test_runs_of_which_none_was_evaluated_are_counted():
     summary = statistics.summarize(results)
     assert list(summary["runs"]) == [1]
     assert "0 of 1" in table(summary, -110)
+    assert "a: 1 of 1 runs are not evaluated." in table(summary, -110)
 
 
-@pytest.mark.parametrize("returns", [[-200, np.nan], [np.nan, np.nan, -110]])
-def test_an_evaluation_without_a_complete_episode_is_not_passed_over(returns):
+@pytest.mark.parametrize(
+    "measure, returns",
+    [
+        ("last evaluation", [-110, np.nan]),
+        ("best evaluation", [-100, np.nan]),
+        ("second half", [np.nan, np.nan, -110]),
+        ("mean of all evaluations", [np.nan, -100]),
+    ],
+)
+def test_an_evaluation_without_a_complete_episode_is_not_passed_over(measure, returns):
     runs = make_runs("a", [returns, [-200] * len(returns)])
-    row = summarize(runs, measure="second half").iloc[0]
+    row = summarize(runs, measure=measure).iloc[0]
     assert "IQM" not in row and row["solved"] == 0
-    assert "no complete episode" in table(summarize(runs, measure="second half"), -110)
+    assert "no complete episode" in table(summarize(runs, measure=measure), -110)
+
+
+@pytest.mark.filterwarnings("error")
+def test_evaluations_that_only_some_runs_have_leave_a_gap_in_the_plot():
+    results = make_runs("a", [[-200, -110 - seed, np.nan][: 2 + seed % 2] for seed in range(8)])
+    plot_curves(results.assign(failed=np.nan))
 
 
 @pytest.mark.parametrize("seeds", [1, 4])
@@ -159,12 +178,14 @@ def test_fewer_than_five_runs_have_no_interval_and_the_table_says_why(seeds):
     first, other = (make_runs(name, [[-110 - i] for i in range(seeds)]) for name in "ab")
     summary = summarize(first, other)
     assert summary[["IQM low", "p", "gain low"]].isna().all(axis=None)
-    assert "b: fewer than 5 runs, too few for an interval and for p" in print_table(first, other)
+    assert "b: fewer than 5 runs, too few for p and an interval of the IQM" in print_table(
+        first, other
+    )
 
 
 def test_where_all_runs_are_alike_the_table_says_that_there_is_no_interval():
     output = print_table(make_runs("a", [[-200]] * 10), make_runs("b", [[-200]] * 10))
-    assert "a: its typical runs are all at -200.0, so there is no interval" in output
+    assert "a: typical runs are all at -200.0, so there is no interval" in output
     assert "0 of 10 [0%, 28%]" in output and " -200.0 " in output
     assert "[0.0, 0.0]" not in output
 
@@ -180,6 +201,16 @@ def test_a_setting_whose_runs_differ_in_a_hyperparameter_is_refused(tmp_path, mo
     assert errors.count("\n") == 1
     assert "hidden_units=64 is not one setting: its runs differ in target_update_every" in errors
     assert "(1000 and 500)" in errors
+
+
+def test_a_constant_that_only_one_of_several_files_has_is_no_difference(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = make_runs("a", [[-150], [-140]], target_update_every=1000)
+    second = make_runs("a", [[-150], [-140]]).assign(seed=[2, 3])
+    other = make_runs("b", [[-150]], target_update_every=500, own="x")
+    frame(pd.concat([first, other]).to_dict("records")).to_csv("1.csv", index=False)
+    frame(second.to_dict("records")).to_csv("2.csv", index=False)
+    assert exit_status_of(report, "1.csv", "2.csv") == 0
 
 
 def test_report_says_how_many_seeds_find_a_difference(tmp_path, monkeypatch, capsys):

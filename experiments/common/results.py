@@ -80,15 +80,24 @@ def check_settings(results):
     """Raises `WrongInput` where runs of one setting differ in a hyperparameter.
 
     Args:
-        results: as for `summarize`; its other columns are hyperparameters.
+        results: as for `summarize`; its other columns are hyperparameters, empty where unknown.
     """
     hyperparameters = results.columns.difference([*COLUMNS, *EVALUATION, "name"], sort=False)
-    values = results.groupby("setting", sort=False)[hyperparameters].nunique(dropna=False)
+    known = results[hyperparameters].apply(as_numbers)
+    values = known.groupby(results["setting"], sort=False).nunique()
     for setting, counts in values.iterrows():
         for constant in hyperparameters[counts > 1]:
             runs = results.loc[results["setting"] == setting, constant]
-            different = " and ".join(str(value) for value in runs.unique()[:2])
+            different = " and ".join(str(value) for value in runs[runs != ""].dropna().unique()[:2])
             raise WrongInput(
                 f"{setting} is not one setting: its runs differ in {constant} ({different}); give "
                 "one of the files another name in its column setting"
             )
+
+
+def as_numbers(column):
+    """A column of a table as numbers, nan where it is empty; as it is, where others are in it."""
+    try:
+        return pd.to_numeric(column.replace("", None))
+    except (TypeError, ValueError):
+        return column.replace("", None)

@@ -42,13 +42,14 @@ def interquartile_mean(sample):
 def typical_interval(sample):
     """Interval of the interquartile mean (low, high), by Tukey and McLaughlin (1963).
 
-    Right for independent runs, skewed and far-off ones included, from five on. It is nan, nan for
-    fewer, or where the runs that count are all alike.
+    Right for independent runs, skewed and far-off ones included, from ten on; of five runs, it
+    holds the true value nine times in ten. It is nan, nan for fewer, where the runs that count are
+    all alike, and where one is nan.
 
     Args:
         sample: floats of shape (runs,).
     """
-    if len(sample) < FEWEST or is_tied(sample):
+    if len(sample) < FEWEST or np.isnan(sample).any() or is_tied(sample):
         return np.nan, np.nan
     return scipy.stats.mstats.trimmed_mean_ci(sample, (QUARTER, QUARTER), alpha=1 - LEVEL)
 
@@ -93,9 +94,10 @@ def gain_interval(sample, first, comparisons):
 def rank_test(sample, first, comparisons):
     """Whether two samples differ, by Mann and Whitney (1947).
 
-    Right for independent runs, however they scatter, from five of each on: where two settings are
-    alike, p is below 0.05 one time in twenty, or less often. Of several settings that are all
-    alike, so is the lowest p (Bonferroni). With fewer, p is nan.
+    Right for independent runs, from five of each on: where two settings are alike, p is below 0.05
+    about one time in twenty. Of several settings that are all alike, so is the lowest p, or less
+    often (Bonferroni). Where both are as often above each other, and scatter differently, it is one
+    time in twelve. With fewer runs, p is nan.
 
     Args:
         sample: floats of shape (runs,).
@@ -104,7 +106,8 @@ def rank_test(sample, first, comparisons):
 
     Returns:
         (P(better), p): the probability that a run of `sample` is above one of `first`, ties counted
-        half; and how probable so large a difference would be if they were alike.
+        half; and how probable, at most, so large a difference in any of the comparisons would be if
+        all were alike.
     """
     test = scipy.stats.mannwhitneyu(sample, first)
     is_enough = min(len(sample), len(first)) >= FEWEST
@@ -182,11 +185,12 @@ def summarize(results, measure="last evaluation"):
 
     Returns:
         pandas.DataFrame with a row per setting, in their order. `runs` counts all, `failed` those
-        that did not finish. `solved` counts those that reach the reward threshold of the
-        environment, of which `share` is the share of all runs, failed ones included. The other
-        figures leave the failed ones out: `IQM`, `worst`, `mean`; `P(better)`, `p` and `gain`, the
-        difference of the IQM, against the first setting. Where a figure has an interval, its ends
-        are in `low` and `high` columns. `p` and the intervals of `gain` hold for all comparisons.
+        that did not finish, `measured` those of which there is an evaluation. `solved` counts those
+        that reach the reward threshold of the environment, of which `share` is the share of all
+        runs, failed ones included. The other figures are those of the runs measured: `IQM`,
+        `worst`, `mean`; `P(better)`, `p` and `gain`, the difference of the IQM, against the first
+        setting. Where a figure has an interval, its ends are in `low` and `high` columns. `p` and
+        the intervals of `gain` hold for all comparisons.
     """
     threshold = reward_threshold(results)
     samples = measure_runs(results, measure)
@@ -197,7 +201,7 @@ def summarize(results, measure="last evaluation"):
     rows = []
     for setting, sample in samples.items():
         row = {"setting": setting, "measure": measure, "runs": counts[setting]}
-        row["failed"] = failures.get(setting, 0)
+        row |= {"failed": failures.get(setting, 0), "measured": len(sample)}
         if threshold is not None:
             row["solved"] = np.count_nonzero(sample >= threshold)
             row["share"] = row["solved"] / row["runs"]

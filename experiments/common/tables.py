@@ -8,13 +8,14 @@ from experiments.common.statistics import FEWEST
 LEGEND = """\
 failed: runs that didn't train to their end.
 IQM: the typical run, the mean without the best and the worst quarter of the runs.
-[95%]: intervals of a kind that holds the true value in 95 of 100 such experiments.
+[95%]: intervals of a kind that holds the true value in about 95 of 100 experiments.
 mean: without an interval, as a few runs far from the others move it too much."""
 MOVED = "*: outside the interval of the IQM; judge by the IQM, and by how many are solved."
 LEGEND_OF_COMPARISONS = """\
 P(better): how often a run of this setting beats one of the first setting; 0.5 is even.
-p: how often settings that are alike would differ at least as much by chance. Below 0.05,
-they are taken to differ; otherwise nothing is shown, also not that they are alike.
+p: how often, at most, chance alone would make any of these differ so much, if all were
+like the first setting. It decides: below 0.05, a setting is taken to differ; otherwise
+nothing is shown, also not that it is alike.
 gain: how much the IQM is above that of the first setting."""
 
 
@@ -60,8 +61,10 @@ def settings_table(summary, threshold):
 
 def is_moved(row):
     """Whether the mean of a setting is outside the interval of its IQM."""
-    low, mean, high = (row.get(name, np.nan) for name in ("IQM low", "mean", "IQM high"))
-    return mean < low or mean > high
+    if row["measured"] < FEWEST or "IQM" not in row or np.isnan(row["IQM"]):
+        return False
+    low, high = row[["IQM low", "IQM high"]].fillna(row["IQM"])
+    return not low <= row["mean"] <= high
 
 
 def comparisons_table(summary):
@@ -84,7 +87,7 @@ def cell(row, name):
     if np.isnan(value):
         return "-"
     bounds = "" if np.isnan(low) else f" [{low:.1f}, {high:.1f}]"
-    count = f" (n = {row['runs'] - row['failed']})" if row["failed"] else ""
+    count = f" (n = {row['measured']})" if row["measured"] < row["runs"] else ""
     return f"{value:.1f}{bounds}{count}"
 
 
@@ -92,22 +95,24 @@ def remarks(summary):
     """What is peculiar to single settings, a list of lines."""
     lines = []
     for _, row in summary.iterrows():
-        setting, finished, failed = row["setting"], row["runs"] - row["failed"], row["failed"]
+        setting, runs, failed, measured = row[["setting", "runs", "failed", "measured"]]
+        iqm, low = row.get("IQM", np.nan), row.get("IQM low", np.nan)
         if failed:
             lines.append(
-                f"{setting}: {failed} of {row['runs']} runs failed; they count as not "
-                "solved, and all other figures leave them out."
+                f"{setting}: {failed} of {runs} runs failed; they count as not solved, and all "
+                "other figures leave them out."
             )
-        iqm, low = row.get("IQM", np.nan), row.get("IQM low", np.nan)
-        if finished and np.isnan(iqm):
+        if runs > failed + measured:
+            lines.append(f"{setting}: {runs - failed - measured} of {runs} runs are not evaluated.")
+        if measured and np.isnan(iqm):
             lines.append(
                 f"{setting}: an evaluation had no complete episode, so that its figures are "
                 "unknown; raise EVAL_STEPS."
             )
-        elif 0 < finished < FEWEST:
-            lines.append(f"{setting}: fewer than {FEWEST} runs, too few for an interval and for p.")
-        elif finished and np.isnan(low):
+        elif 0 < measured < FEWEST:
             lines.append(
-                f"{setting}: its typical runs are all at {iqm:.1f}, so there is no interval."
+                f"{setting}: fewer than {FEWEST} runs, too few for p and an interval of the IQM."
             )
+        elif measured and np.isnan(low):
+            lines.append(f"{setting}: typical runs are all at {iqm:.1f}, so there is no interval.")
     return lines
