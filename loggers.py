@@ -24,7 +24,10 @@ HIDDEN_FROM_HPARAMS = ("log_every", "checkpoint_every", "snapshot_every")
 class TensorBoardLogger:
     """Writes scalars and hyperparameters to a new event file in the directory of a run.
 
-    TensorBoard reads all event files of a run, in the order of their names.
+    TensorBoard reads all event files of a run, in the order of their names. Its `EventFileWriter`
+    would name them by the clock alone, which may have been set back, write in a thread, and fail
+    with TensorFlow's exceptions instead of OSError. Programs that look for one (docs/using.md says
+    what to do for them) don't find it here.
 
     Args:
         logdir: the directory.
@@ -65,8 +68,12 @@ class TensorBoardLogger:
         self.write(summary=Summary.FromString(summary.SerializeToString()))
 
     def log_restart(self, step):
-        """Tells TensorBoard to ignore what earlier files have from `step` on: it comes again."""
-        self.write(session_log=SessionLog(status=SessionLog.START), step=step)
+        """Tells TensorBoard to ignore what earlier files have from `step` on: it comes again.
+
+        It is told twice, for its server in Python takes the first START of a run for its beginning.
+        """
+        for _ in range(2):
+            self.write(session_log=SessionLog(status=SessionLog.START), step=step)
 
     def sync(self):
         """Returns when all that was written is on the disk."""

@@ -14,6 +14,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorboard.backend.event_processing import event_accumulator, plugin_event_accumulator
+from tensorboard.util.tensor_util import make_ndarray
 
 from support.checkpoints import encode, read_checkpoint, write_checkpoint
 from support.errors import plain_errors
@@ -42,6 +44,23 @@ def main(words, **replacements):
     lesson = load_lesson(ROOT / "run.py", words.split())
     vars(lesson).update(replacements)
     return lesson.main(lesson.options)
+
+
+def scalars(logdir):
+    """What TensorBoard shows of a run, the same in both its readers: tags to (step, value)s."""
+    everything = {"scalars": 0, "tensors": 0}
+    events = event_accumulator.EventAccumulator(str(logdir), everything).Reload()
+    shown = {
+        tag: [(event.step, event.value) for event in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+    }
+    server = plugin_event_accumulator.EventAccumulator(str(logdir), everything).Reload()
+    assert shown == {
+        tag: [(event.step, make_ndarray(event.tensor_proto)) for event in server.Tensors(tag)]
+        for tag in server.Tags()["tensors"]
+        if not tag.startswith("_hparams_/")
+    }
+    return shown
 
 
 def wait_until(happened, process, seconds):

@@ -1,14 +1,17 @@
+import contextlib
 import json
 import os
 import shutil
 import time
+import urllib.error
 import urllib.request
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, scalars
 from tensorboard import program
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
+from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG
 
 from loggers import TensorBoardLogger, TrainingLog, next_event_file
 
@@ -20,17 +23,11 @@ def logger(tmp_path):
     logger.close()
 
 
-def read(logdir):
-    events = EventAccumulator(str(logdir), size_guidance={"scalars": 0, "tensors": 0})
-    return events.Reload()
-
-
-def scalars(logdir):
-    events = read(logdir)
-    return {
-        tag: [(event.step, event.value) for event in events.Scalars(tag)]
-        for tag in events.Tags()["scalars"]
-    }
+def hparams(logdir):
+    """The hyperparameters that a run has recorded, by name."""
+    metadata = EventAccumulator(str(logdir)).Reload().SummaryMetadata(SESSION_START_INFO_TAG)
+    content = plugin_data_pb2.HParamsPluginData.FromString(metadata.plugin_data.content)
+    return content.session_start_info.hparams
 
 
 def test_scalars_are_readable_as_soon_as_they_are_logged(logger, tmp_path):
@@ -46,9 +43,7 @@ def test_scalars_are_readable_as_soon_as_they_are_logged(logger, tmp_path):
 def test_hyperparameters_are_recorded_for_the_hparams_page(logger, tmp_path):
     settings = {"learning_rate": 0.001, "seed": 7, "env": "MountainCar-v0"}
     logger.log_hyperparameters("x", settings)
-    metadata = read(tmp_path).SummaryMetadata("_hparams_/session_start_info")
-    content = metadata.plugin_data.content
-    recorded = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
+    recorded = hparams(tmp_path)
     assert recorded["learning_rate"].number_value == 0.001
     assert recorded["seed"].number_value == 7
     assert recorded["env"].string_value == "MountainCar-v0"
@@ -80,19 +75,45 @@ def test_what_else_lies_in_the_directory_decides_nothing(tmp_path, monkeypatch):
     assert next_event_file(tmp_path).startswith("events.out.tfevents.1750000001.")
 
 
+def restart_twice(logdir, torn=0):
+    """Writes the curve of a run killed after steps 300 and 400; returns what should be shown.
+
+    `torn` bytes are missing at the end of what it wrote before each kill.
+    """
+    for number, steps in enumerate([(100, 200, 300), (200, 300, 400), (300, 400, 500)]):
+        logger = TensorBoardLogger(logdir)
+        if number:
+            logger.log_restart(steps[0] - 50)
+        for step in steps:
+            logger.log(step, loss=number)
+        logger.close()
+        if number < 2:
+            os.truncate(logger.file.name, os.path.getsize(logger.file.name) - torn)
+    return [(100, 0), (200, 1), (300, 2), (400, 2), (500, 2)]
+
+
 @pytest.mark.parametrize("torn", [0, 1, 20])
 def test_after_a_restart_what_came_later_is_what_the_new_file_says(torn, tmp_path):
-    first = TensorBoardLogger(tmp_path)
-    for step in (100, 200, 300):
-        first.log(step, loss=1.0)
-    first.close()
-    (file,) = tmp_path.iterdir()
-    os.truncate(file, file.stat().st_size - torn)
-    second = TensorBoardLogger(tmp_path)
-    second.log_restart(150)
-    second.log(200, loss=2.0)
-    second.close()
-    assert scalars(tmp_path)["loss"] == [(100, 1.0), (200, 2.0)]
+    right = restart_twice(tmp_path, torn)
+    assert scalars(tmp_path)["loss"] == right
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("load_fast", ["auto", "false"])
+def test_a_server_shows_each_step_of_a_run_restarted_twice_once(load_fast, tmp_path):
+    """With TensorBoard's data server, and as on machines for which there is none."""
+    right = restart_twice(tmp_path)
+    url = start_tensorboard(tmp_path, f"--load_fast={load_fast}")
+
+    def points():
+        with contextlib.suppress(urllib.error.HTTPError):  # there is no such curve yet
+            answer = urllib.request.urlopen(f"{url}/scalars/scalars?run=.&tag=loss")
+            return [(step, value) for _, step, value in json.load(answer)]
+
+    end = time.monotonic() + 60
+    while (shown := points() or [(0, 0)])[-1] != right[-1]:  # it is still reading
+        assert time.monotonic() < end
+    assert shown == right
 
 
 class Training:
@@ -155,6 +176,24 @@ def test_no_loss_is_logged_before_there_is_one(log, tmp_path, capsys):
     assert "loss" not in scalars(tmp_path)
 
 
+def test_all_points_of_all_curves_pass_through_log(log, tmp_path, monkeypatch):
+    """So that a line there can pass them on to another program, as docs/using.md says."""
+    passed, write = {}, TensorBoardLogger.log
+
+    def log_and_note(logger, step, **values):
+        for name, value in values.items():
+            passed.setdefault(name, []).append((step, pytest.approx(value)))
+        write(logger, step, **values)
+
+    monkeypatch.setattr(TensorBoardLogger, "log", log_and_note)
+    log = log(log_every=100)
+    for step in (100, 200):
+        log.step(step, 0.5, info(-100.0, 100, 2.0))
+        log.evaluation(step, -100.0, 1, -50.0)
+    assert scalars(tmp_path) == passed
+    assert len(passed) == 8
+
+
 def test_the_time_of_an_evaluation_is_not_the_episodes(log, tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
@@ -167,11 +206,16 @@ def test_the_time_of_an_evaluation_is_not_the_episodes(log, tmp_path, monkeypatc
     assert scalars(tmp_path)["steps_per_second"] == [(1, 0.5), (2, 0.25)]
 
 
+def start_tensorboard(logdir, *options):
+    """Starts a server; returns the address at which its plugins answer."""
+    tensorboard = program.TensorBoard()
+    tensorboard.configure(argv=["", f"--logdir={logdir}", "--port=0", *options])
+    return f"{tensorboard.launch()}data/plugin"
+
+
 def hparams_page(logdir, runs):
     """What a new TensorBoard shows: columns of the HParams page, and the states of its runs."""
-    tensorboard = program.TensorBoard()
-    tensorboard.configure(argv=["", f"--logdir={logdir}", "--port=0"])
-    url = f"{tensorboard.launch()}data/plugin/hparams"
+    url = f"{start_tensorboard(logdir)}/hparams"
 
     def ask(what, **question):
         question = json.dumps({"experimentName": "", **question}).encode()
@@ -213,6 +257,4 @@ def test_settings_that_change_nothing_about_learning_are_no_column(tmp_path):
     log = TrainingLog(1)
     log.begin(Training(tmp_path, settings=settings))
     log.close()
-    content = read(tmp_path).SummaryMetadata("_hparams_/session_start_info").plugin_data.content
-    recorded = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
-    assert set(recorded) == {"batch_size"}
+    assert set(hparams(tmp_path)) == {"batch_size"}

@@ -18,8 +18,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from conftest import ROOT, main, read_until, rewrite
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from conftest import ROOT, main, read_until, rewrite, scalars
 
 import run
 from loggers import TensorBoardLogger
@@ -87,14 +86,9 @@ def finish(process, seconds=300):
     return process.returncode, output, errors
 
 
-def scalars(logdir):
-    """What TensorBoard shows of a run's event files: dict of tags to lists of (step, value)."""
-    events = EventAccumulator(str(logdir), size_guidance={"scalars": 0}).Reload()
-    return {
-        tag: [(event.step, event.value) for event in events.Scalars(tag)]
-        for tag in events.Tags()["scalars"]
-        if tag not in TIMINGS
-    }
+def curves(logdir):
+    """The curves of a run, without those of its timings."""
+    return {tag: points for tag, points in scalars(logdir).items() if tag not in TIMINGS}
 
 
 def content(logdir):
@@ -118,7 +112,7 @@ def content(logdir):
         for part, values in state.items()
         for name, value in values.items()
     }
-    return found | scalars(logdir)
+    return found | curves(logdir)
 
 
 def run_of_seed_3(folder, *options):
@@ -451,7 +445,7 @@ def test_a_run_does_not_need_its_curves(command, uninterrupted, two_thirds):
     shutil.copytree(two_thirds, "x-log")
     event_files("x-log")[0].unlink()
     assert command("--resume", "x-log", "--max-steps", 3000)[::2] == (0, "")
-    shown = scalars("x-log")
+    shown = curves("x-log")
     assert [step for step, _ in shown["avg_max_q_value"]] == [2500, 3000]
     assert content("x-log") == uninterrupted | shown  # its evaluations included
 
