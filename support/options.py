@@ -211,6 +211,9 @@ def resolve_settings(options):
     """
     defaults = {setting.name: setting.default for setting in options.constants}
     defaults |= {"env": ENV, "seed": secrets.randbelow(2**32), "model": "none"}
+    if options.play:  # what the snapshot's network tells, where nothing is recorded
+        told = options.snapshot.told
+        defaults |= {name: told[name] for name in told.keys() & defaults.keys()}
     given = {setting.name: getattr(options, setting.constant) for setting in options.constants}
     given |= {"env": with_version(options.env), "seed": options.seed, "model": options.model}
     given = {name: value for name, value in given.items() if value is not None}

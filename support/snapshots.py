@@ -1,17 +1,21 @@
-"""Writes .h5 snapshots; reads their weights and settings, and nothing else that is in such a file.
+"""Writes .h5 snapshots; reads their weights and settings, and what network they are of.
 
 A snapshot may come from a stranger. Loading a whole Keras model from it can run code that the file
 brings along, HDF5 can take data from other files, and its library can crash on a damaged file. So
-only names and numbers in the file itself are read, never the configuration of a model; and that in
-a process of its own, whose memory and time are limited: `python -m support.snapshots FILE` writes
-them to standard output as a NumPy archive.
+only names and numbers in the file itself are read; of Keras's description of the network, the names
+of layers, which are compared with those of our own network, and of which nothing is made. That is
+done in a process of its own, whose memory and time are limited: `python -m support.snapshots FILE`
+writes them to standard output as a NumPy archive.
 """
 
+import contextlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
+import textwrap
 import zipfile
 import zlib
 from typing import NamedTuple
@@ -19,12 +23,30 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-from support.errors import ROOT, WrongInput
+from support.errors import ROOT, WrongInput, print_error
 from support.files import write_file
 from support.settings import as_option
 
 MAX_MEMORY = 2**29  # bytes, for the reading process; the article's network takes 5,000
 MAX_SECONDS = 10  # HDF5 may hang on a damaged file
+READS = "this program reads .h5 files of Keras"
+SAVE_AGAIN = "save it with model.save('x.h5')"
+FIRST_BYTES = {  # of files that are taken for snapshots
+    rb"version https://git-lfs": "a Git LFS pointer; git lfs pull gets the file that it stands for",
+    rb"\s*<(!doctype html|html)": "a web page; download the file itself",
+    rb"\x80[\x02-\x05]": f"a pickle, such as those of PyTorch before 1.6; {READS}",
+    rb".{6}\0\0{\"": f"in the safetensors format; {READS}",
+    rb"\x08\x01\x12": f"a SavedModel of TensorFlow; load it there, and {SAVE_AGAIN}",
+}
+CHECKPOINT = f"a checkpoint of TensorFlow; load it there, and {SAVE_AGAIN}"
+END_OF_INDEX = bytes.fromhex("57fb808b247547db")  # of such a checkpoint
+ENDS_OF_MEMBERS = {  # of ZIP archives
+    "policy.pth": f"an archive of Stable-Baselines3; {READS}",
+    "data.pkl": f"an archive of PyTorch; {READS}",
+    "model.weights.h5": f"in Keras's newer format; {SAVE_AGAIN}",
+    ".npy": f"an archive of NumPy; {READS}",
+}
+WITHOUT_EFFECT = {"inputlayer", "flatten", "dropout", "multiply"}  # on Q-values; the mask is ones
 
 
 class Snapshot(NamedTuple):
@@ -34,12 +56,24 @@ class Snapshot(NamedTuple):
         filename: its name.
         settings: dict of names to the values with which it was trained: the constants, in lower
             case, `env` and `seed`; empty if the file doesn't tell. They may be a stranger's.
+        layers: what the network does in turn, as the file describes it: names of layers and
+            activations in lower case; empty if it doesn't. They may be a stranger's, too.
         weights: arrays in the order of `keras.Model.get_weights`.
     """
 
     filename: str
     settings: dict
+    layers: list
     weights: list
+
+    @property
+    def told(self):
+        """Dict of constants, as in `settings`, to their values where the network tells them."""
+        widths = {weight.shape[0] for weight in self.weights[:-1] if weight.ndim == 1}
+        told = {"hidden_units": widths.pop()} if len(widths) == 1 else {}
+        if self.layers:
+            told["scale_observations"] = "rescaling" in self.layers
+        return told
 
 
 def load_weights(model, filename, settings=None):
@@ -61,20 +95,46 @@ def use_weights(model, snapshot, settings=None):
     """Does what `load_weights` does, with what `read_snapshot` returned."""
     shapes = [weight.shape for weight in snapshot.weights]
     own_shapes = [weight.shape for weight in model.get_weights()]
+    own_layers = _layers(model.to_json)
+    problem = None
     if shapes != own_shapes:
-        others = [
-            as_option(name, snapshot.settings[name])
-            for name, value in (settings or {}).items()
-            if snapshot.settings.get(name, value) != value
-            and name not in ("env", "seed", "model")
-            and not name.startswith("eval_")
-        ]
-        hint = f"; what differs are {' '.join(others)}, with which it was trained" if others else ""
-        raise WrongInput(
-            f"{snapshot.filename} has weights of the shapes {shapes}; "
-            f"the network for this environment has {own_shapes}{hint}"
+        problem = (
+            f"has weights of the shapes {shapes}; the network for this environment has {own_shapes}"
+        )
+    elif snapshot.layers and own_layers and snapshot.layers != own_layers:
+        theirs = textwrap.shorten(" ".join(snapshot.layers), 300)
+        problem = f"is of the network {theirs}; create_model builds {' '.join(own_layers)}"
+    if problem:
+        remedy = _remedy(snapshot, shapes, own_shapes, settings or {})
+        raise WrongInput(f"{snapshot.filename} {problem}; {remedy}")
+    if not snapshot.layers:
+        print_error(
+            f"warning: {snapshot.filename} doesn't describe its network, which is taken to be what "
+            "create_model builds",
+            status=0,
         )
     model.set_weights(snapshot.weights)
+
+
+def _remedy(snapshot, shapes, own_shapes, settings):
+    """What to do where a snapshot is of another network than `create_model` builds: a string."""
+    ends = shapes[0][:1] + shapes[-1][-1:]
+    if len(ends) == 2 and ends != own_shapes[0][:1] + own_shapes[-1][-1:]:
+        size, n_actions = ends
+        return (
+            f"it is for another --env, with observations of {size} numbers and {n_actions} actions"
+        )
+    known = {**snapshot.told, **snapshot.settings}
+    others = [
+        as_option(name, known[name])
+        for name, value in settings.items()
+        if known.get(name, value) != value
+        and name not in ("env", "seed", "model")
+        and not name.startswith("eval_")
+    ]
+    if others:
+        return f"what differs are {' '.join(others)}, with which it was trained"
+    return "to use it, let create_model build its network"
 
 
 def read_snapshot(filename):
@@ -82,9 +142,13 @@ def read_snapshot(filename):
 
     Raises `WrongInput` where that fails.
     """
+    if os.path.isfile(os.path.join(filename, "saved_model.pb")):
+        filename = os.path.join(filename, "saved_model.pb")  # for a line that says so
     if os.path.isdir(filename):
         found = ", ".join(sorted(name for name in os.listdir(filename) if name.endswith(".h5")))
         raise WrongInput(f"{filename} is a directory; its snapshots are: {found or 'none'}")
+    if not os.path.isfile(filename) and os.path.isfile(f"{filename}.index"):
+        filename = f"{filename}.index"
     if not os.path.isfile(filename):
         raise WrongInput(f"there is no file {filename}")
     try:
@@ -102,8 +166,8 @@ def read_snapshot(filename):
         reason = reason.strip() or "the HDF5 library fails on it"
         raise WrongInput(f"{filename} is not a readable snapshot: {reason}")
     with np.load(io.BytesIO(reader.stdout), allow_pickle=False) as archive:
-        settings, *weights = [archive[name] for name in archive.files]
-    return Snapshot(filename, json.loads(str(settings)), weights)
+        texts, *weights = [archive[name] for name in archive.files]
+    return Snapshot(filename, *[json.loads(text) for text in texts], weights)
 
 
 class MemoryFile(h5py.File):
@@ -151,7 +215,13 @@ def _weights(file):
     group = _inside(file, "model_weights") if "model_weights" in file else file
     layers = [_inside(group, _text(name)) for name in group.attrs["layer_names"]]
     weights = [(layer, _text(name)) for layer in layers for name in layer.attrs["weight_names"]]
-    return [_inside(layer, name)[()].astype(np.float32) for layer, name in weights]
+    return [_numbers(_inside(layer, name)) for layer, name in weights]
+
+
+def _numbers(dataset):
+    if dataset.dtype.kind not in "biuf":
+        raise ValueError("its weights are of a type unknown to HDF5, bfloat16 say; save float32")
+    return dataset[()].astype(np.float32)
 
 
 def _settings(file):
@@ -178,12 +248,58 @@ def _checksum(settings, weights):
     return zlib.crc32(b"".join([*[weight.tobytes() for weight in weights], own]))
 
 
-def _is_keras_zip(filename):
-    """Whether a file is what `model.save("x.keras")` writes."""
-    if not zipfile.is_zipfile(filename):
-        return False
-    with zipfile.ZipFile(filename) as archive:
-        return {"config.json", "model.weights.h5"} <= {*archive.namelist()}
+def _layers(describe):
+    """The layers of a network, as those of a `Snapshot`.
+
+    Args:
+        describe: function that gives Keras's description, JSON as a string.
+    """
+    # It may be missing or be a stranger's; and Keras can't describe each layer of a reader's own.
+    with contextlib.suppress(Exception):
+        return list(_names_of_layers(json.loads(describe())))
+    return []
+
+
+def _names_of_layers(description):
+    """Yields those of a model or layer, of which `json.loads` has given the description."""
+    config = description["config"]
+    layers = config if isinstance(config, list) else config.get("layers")  # a list before Keras 2.2
+    if layers is not None:
+        for layer in layers:
+            yield from _names_of_layers(layer)
+        return
+    kind = description["class_name"].split(">")[-1].lower()
+    if kind != "activation" and kind not in WITHOUT_EFFECT:
+        yield kind
+    if kind == "rescaling":
+        for name in ("scale", "offset"):
+            yield str(np.round(config[name], 4).tolist())
+    activation = config.get("activation") or "linear"
+    if isinstance(activation, dict):  # a function or layer of one's own
+        name = activation["config"]
+        activation = name if isinstance(name, str) else activation["class_name"]
+    if activation != "linear":
+        yield activation.lower()
+
+
+def _kind_of_file(filename):
+    """What a file is that isn't HDF5, a string; None for any other file."""
+    with open(filename, "rb") as file:  # says more plainly than HDF5 why a file can't be opened
+        start = file.read(64)
+        file.seek(max(0, os.path.getsize(filename) - 8))
+        end = file.read()
+    if zipfile.is_zipfile(filename):
+        with zipfile.ZipFile(filename) as archive:
+            members = archive.namelist()
+        for ending, kind in ENDS_OF_MEMBERS.items():
+            if any(name.endswith(ending) for name in members):
+                return kind
+    if end == END_OF_INDEX:
+        return CHECKPOINT
+    for pattern, kind in FIRST_BYTES.items():
+        if re.match(pattern, start, re.IGNORECASE | re.DOTALL):
+            return kind
+    return None
 
 
 def _holds_weights_alone(file):
@@ -194,20 +310,29 @@ def _holds_weights_alone(file):
 
 
 def _archive(filename):
-    open(filename, "rb").close()  # says more plainly than HDF5 why a file can't be opened
-    if _is_keras_zip(filename):
-        raise ValueError("it is in Keras's newer format; save it with model.save('x.h5')")
+    kind = _kind_of_file(filename)
+    if kind:
+        raise ValueError(f"it is {kind}")
+    if not h5py.is_hdf5(filename):
+        raise ValueError("it is damaged, or no .h5 file")
     with h5py.File(filename, "r") as file:
         if _holds_weights_alone(file):
             raise ValueError("it holds weights alone; save the whole model with model.save('x.h5')")
+        if "model_weights" not in file and "layer_names" not in file.attrs:
+            found = textwrap.shorten(", ".join(file), 100)
+            raise ValueError(f"it holds {found or 'nothing'}, and no network of Keras")
         settings, weights = _settings(file), _weights(file)
+        layers = _layers(lambda: _text(file.attrs["model_config"]))
         checksum = _checksum(settings, weights)
         if file.attrs.get("weights_crc32", checksum) != checksum:
             raise ValueError("its checksum is wrong")
         if not all(np.isfinite(weight).all() for weight in weights):
             raise ValueError("its weights are not finite")
+    if not weights:
+        raise ValueError("it holds no weights")
     buffer = io.BytesIO()
-    np.savez(buffer, np.array(json.dumps(_checked(json.loads(settings)))), *weights)
+    texts = [json.dumps(value) for value in (_checked(json.loads(settings)), layers)]
+    np.savez(buffer, np.array(texts), *weights)
     return buffer.getvalue()
 
 

@@ -1,13 +1,17 @@
 """A snapshot is of use without the project; what else Keras writes is told from damage."""
 
+import io
 import os
+import pickle
 import re
+import struct
 import zipfile
 
 import h5py
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import ROOT, main
 
 import run
@@ -130,6 +134,54 @@ def test_damage_is_not_taken_for_another_format(model, tmp_path):
         file["numbers"] = np.arange(3)
     for name in ("cut.keras", "other.zip", "other.h5"):
         assert "model.save" not in refused(tmp_path / name)
+
+
+def archive_of(*names):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name in names:
+            archive.writestr(name, "")
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content, kind",
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer; git "),
+        (b"\n\n<!DOCTYPE html>\n<html lang='en'>", "a web page; download the file itself"),
+        (pickle.dumps({"fc1.weight": [1.0]}, 2), "a pickle, such as those of PyTorch before 1.6;"),
+        (archive_of("net/data.pkl", "net/data/0"), "an archive of PyTorch; this program reads"),
+        (archive_of("data", "policy.pth"), "an archive of Stable-Baselines3; this program reads"),
+        (struct.pack("<Q", 9) + b'{"a": []}', "in the safetensors format; this program reads .h5 "),
+        (b"some text", "damaged, or no .h5 file"),
+        (b"", "damaged, or no .h5 file"),
+    ],
+)
+def test_what_is_taken_for_a_snapshot_is_named(content, kind, tmp_path):
+    (tmp_path / "x.h5").write_bytes(content)
+    assert f"x.h5 is not a readable snapshot: it is {kind}" in refused(tmp_path / "x.h5")
+
+
+def test_what_tensorflow_saves_is_named(tmp_path):
+    advice = "; load it there, and save it with model.save('x.h5')"
+    tf.train.Checkpoint(weight=tf.Variable(1.0)).write(str(tmp_path / "x.h5f"))
+    assert f"x.h5f.index is not a readable snapshot: it is a checkpoint of TensorFlow{advice}" in (
+        refused(tmp_path / "x.h5f")
+    )
+    tf.saved_model.save(tf.Module(), str(tmp_path / "saved"))
+    assert f"it is a SavedModel of TensorFlow{advice}" in refused(tmp_path / "saved")
+
+
+def test_hdf5_that_is_no_network_of_keras_is_named(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["fc1.bias"] = file["fc1.weight"] = np.ones(3)
+    assert "it holds fc1.bias, fc1.weight, and no network of Keras" in refused(tmp_path / "x.h5")
+
+
+def test_weights_of_another_type_are_named(tmp_path):
+    layer = keras.layers.Dense(3, dtype="bfloat16")
+    keras.Sequential([keras.Input((2,)), layer]).save(tmp_path / "x.h5")
+    assert "its weights are of a type unknown to HDF5, bfloat16 say" in refused(tmp_path / "x.h5")
 
 
 @pytest.mark.parametrize("script", sorted(ROOT.glob("findings/*.sh")), ids=lambda file: file.name)

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ import pytest
 from conftest import ROOT
 
 import run
+from experiments.common.trained_policies import load_policy
 from support.checkpoints import read_checkpoint
 from support.errors import WrongInput
 from support.options import load_lesson
@@ -38,8 +40,11 @@ def write_as_keras_2_1_5(model, filename):
         {"class_name": "InputLayer", "name": name, "config": {"batch_input_shape": [None, size]}}
         for name, size in [("observations_input", 2), ("action_mask", 3)]
     ]
-    layers = [inputs[0], *({"class_name": "Dense", "name": layer.name} for layer in dense)]
-    layers += [inputs[1], {"class_name": "Multiply", "name": "multiply_1"}]
+    layers = [inputs[0]]
+    for layer in dense:
+        config = {"units": layer.units, "activation": layer.activation.__name__}
+        layers.append({"class_name": "Dense", "name": layer.name, "config": config})
+    layers += [inputs[1], {"class_name": "Multiply", "name": "multiply_1", "config": {}}]
     with h5py.File(filename, "w") as file:
         file.attrs["keras_version"] = b"2.1.5-tf"
         file.attrs["backend"] = b"tensorflow"
@@ -82,23 +87,30 @@ def saved(model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "old, new",
+    "old, new, names",
     [
-        ('"class_name": "Multiply"', '"class_name": "NoSuchLayer"'),
-        ('"class_name": "Dense"', '"class_name": "Lambda"'),
-        ('"class_name": "Functional"', '"class_name": "NoSuchModel"'),
-        ("{", "no JSON {"),
+        ('"Multiply"', '"NoSuchLayer"', "dense relu dense relu dense nosuchlayer"),
+        ('"relu"', '"\\u001b[31mred"', "dense \x1b[31mred dense \x1b[31mred dense"),
+        ('"Functional"', '"NoSuchModel"', None),
+        ("{", '{"config": ' * 10**4 + "{", None),
     ],
 )
-def test_the_configuration_of_a_model_is_never_looked_at(old, new, saved, model, other):
+def test_the_description_of_a_network_is_compared_and_nothing_is_made_of_it(
+    old, new, names, model, other, saved
+):
     with h5py.File(saved, "r+") as file:
         config = file.attrs["model_config"]
         assert old in config
         file.attrs["model_config"] = config.replace(old, new)
     with pytest.raises(Exception):  # noqa: B017 (Keras raises one or another)
         keras.models.load_model(saved)
-    load_weights(other, saved)
-    assert same_weights(model, other)
+    if names:
+        own = "create_model builds dense relu dense relu dense; to use it, let create_model build"
+        with pytest.raises(WrongInput, match=re.escape(f"is of the network {names}; {own}")):
+            load_weights(other, saved)
+    else:
+        load_weights(other, saved)
+    assert same_weights(model, other) == (names is None)
 
 
 def test_pickled_objects_are_refused_and_never_unpickled(model, tmp_path, monkeypatch):
@@ -124,7 +136,7 @@ def test_pickled_objects_are_refused_and_never_unpickled(model, tmp_path, monkey
 
 def test_a_snapshot_of_another_shape_is_refused_with_both_shapes(model, tmp_path):
     write_snapshot(str(tmp_path / "x.h5"), run.create_model(gym.make("CartPole-v1")))
-    with pytest.raises(WrongInput, match=r"\(4, 32\).*\(2, 32\)"):
+    with pytest.raises(WrongInput, match=r"\(4, 32\).*\(2, 32\).* of 4 numbers and 2 a"):
         load_weights(model, str(tmp_path / "x.h5"))
 
 
@@ -389,3 +401,106 @@ def test_keras_opens_a_snapshot_with_settings(model, tmp_path):
     filename = str(tmp_path / "x.h5")
     write_snapshot(filename, model, {"env": "MountainCar-v0"})
     assert same_weights(model, keras.models.load_model(filename))
+
+
+@pytest.fixture
+def scaled(env, tmp_path, monkeypatch):
+    """again.h5, a narrow network that scales observations, saved again in Keras; that network."""
+    monkeypatch.chdir(tmp_path)
+    run.HIDDEN_UNITS, run.SCALE_OBSERVATIONS = 8, True
+    model = run.create_model(env)
+    write_snapshot("x-0.h5", model, {"hidden_units": 8, "scale_observations": True})
+    keras.models.load_model("x-0.h5").save("again.h5")  # which doesn't keep the settings
+    return model
+
+
+def test_a_network_tells_constants_that_are_not_recorded(scaled, env):
+    policy = load_policy("again.h5")
+    observations = np.array([env.observation_space.sample() for _ in range(20)])
+    assert np.array_equal(policy.q_values(observations), run.predict(env, scaled, observations))
+    play = ["--model", "again.h5", "--eval", "--hidden-units", "9"]
+    assert load_lesson(ROOT / "run.py", play).HIDDEN_UNITS == 9  # what is given holds
+
+
+@pytest.mark.parametrize(
+    "options, problem",
+    [
+        ([], "shapes .* differs are --hidden-units=8 --scale-observations, with which it was"),
+        (["--eval", "--no-scale-observations"], "rescaling .*are --scale-observations, with which"),
+    ],
+)
+def test_options_that_a_network_needs_are_named(options, problem, scaled, command, tmp_path):
+    before = os.listdir(tmp_path)
+    status, _, errors = command("--model", "again.h5", *options)
+    assert (status, errors.count("\n")) == (2, 1)
+    assert re.search(problem, errors)
+    assert os.listdir(tmp_path) == before
+
+
+def test_other_activations_are_told(env, model, other, tmp_path):
+    filename = str(tmp_path / "tanh.h5")
+    for layer in model.layers[1:3]:
+        layer.activation = keras.activations.tanh
+    model.save(filename)
+    with pytest.raises(WrongInput, match="is of the network dense tanh dense tanh dense; "):
+        load_weights(other, filename)
+
+
+def test_a_snapshot_without_a_description_is_taken_as_it_is_with_a_warning(
+    model, other, saved, capsys
+):
+    with h5py.File(saved, "r+") as file:
+        del file.attrs["model_config"]  # as in what Keras 2 saved by save_weights
+    load_weights(other, saved)
+    assert same_weights(model, other)
+    errors = capsys.readouterr().err
+    assert errors.count("\n") == 1
+    assert f"warning: {saved} doesn't describe its network" in errors
+
+
+def test_other_layers_that_do_the_same_are_no_difference(model, other, tmp_path, capsys):
+    layers = keras.layers
+    hidden = [layers.Dense(32), layers.Activation("relu"), layers.Dropout(0.1)]
+    hidden += [layers.Dense(32), layers.ReLU()]
+    same = keras.Sequential([keras.Input((1, 2)), layers.Flatten(), *hidden, layers.Dense(3)])
+    same.set_weights(model.get_weights())
+    same.save(tmp_path / "x.h5")
+    load_weights(other, str(tmp_path / "x.h5"))
+    assert same_weights(model, other)
+    assert capsys.readouterr().err == ""
+
+
+@keras.saving.register_keras_serializable("reader")
+class Doubled(keras.layers.Layer):
+    def call(self, inputs):
+        return 2 * inputs
+
+
+def squared(inputs):
+    return inputs**2
+
+
+@pytest.mark.parametrize(
+    "first, then",
+    [
+        (keras.layers.Dense(5, activation=squared), Doubled()),
+        (keras.layers.Dense(5, activation=keras.layers.LeakyReLU(0.1)), lambda h: h / 2 + 1),
+        (keras.Sequential([keras.layers.Dense(5, "tanh")]), keras.layers.LayerNormalization()),
+    ],
+)
+def test_a_network_of_the_readers_own_layers_loads_without_a_word(first, then, tmp_path, capsys):
+    inputs = keras.Input((2,))
+    model = keras.Model(inputs, keras.layers.Dense(3)(then(first(inputs))))
+    write_snapshot(str(tmp_path / "x.h5"), model)
+    weights = model.get_weights()
+    model.set_weights([weight + 1 for weight in weights])
+    load_weights(model, str(tmp_path / "x.h5"))
+    assert all(map(np.array_equal, model.get_weights(), weights))
+    assert capsys.readouterr().err == ""
+
+
+def test_weights_load_into_a_network_that_keras_cannot_describe(model, saved, other, capsys):
+    other.to_json = None  # which also fails for a function whose source isn't in a file
+    load_weights(other, saved)
+    assert same_weights(model, other)
+    assert capsys.readouterr().err == ""

@@ -65,7 +65,7 @@ def load_policy(filename, env_id=None):
     options = lesson.options
     env = make_env(options.env)
     model = lesson.create_model(env)
-    use_weights(model, options.snapshot)
+    use_weights(model, options.snapshot, options.settings)
     return TrainedPolicy(filename, options.env, env, model, lesson)
 
 
