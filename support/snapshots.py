@@ -29,6 +29,7 @@ from support.settings import as_option
 
 MAX_MEMORY = 2**29  # bytes, for the reading process; the article's network takes 5,000
 MAX_SECONDS = 10  # HDF5 may hang on a damaged file
+MAX_LAYERS = 1000  # that are compared
 READS = "this program reads .h5 files of Keras"
 SAVE_AGAIN = "save it with model.save('x.h5')"
 FIRST_BYTES = {  # of files that are taken for snapshots
@@ -167,7 +168,8 @@ def read_snapshot(filename):
         raise WrongInput(f"{filename} is not a readable snapshot: {reason}")
     with np.load(io.BytesIO(reader.stdout), allow_pickle=False) as archive:
         texts, *weights = [archive[name] for name in archive.files]
-    return Snapshot(filename, *[json.loads(text) for text in texts], weights)
+    settings, layers = json.loads(str(texts))
+    return Snapshot(filename, settings, layers, weights)
 
 
 class MemoryFile(h5py.File):
@@ -256,7 +258,7 @@ def _layers(describe):
     """
     # It may be missing or be a stranger's; and Keras can't describe each layer of a reader's own.
     with contextlib.suppress(Exception):
-        return list(_names_of_layers(json.loads(describe())))
+        return list(_names_of_layers(json.loads(describe())))[:MAX_LAYERS]
     return []
 
 
@@ -331,7 +333,7 @@ def _archive(filename):
     if not weights:
         raise ValueError("it holds no weights")
     buffer = io.BytesIO()
-    texts = [json.dumps(value) for value in (_checked(json.loads(settings)), layers)]
+    texts = json.dumps([_checked(json.loads(settings)), layers])
     np.savez(buffer, np.array(texts), *weights)
     return buffer.getvalue()
 
