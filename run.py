@@ -344,14 +344,7 @@ def main(options):
             episode_return_avg, episodes = evaluate(env, model, options.seed)
         print(f"episode_return_avg {episode_return_avg:.3f} {over_episodes(episodes)}")
         return episode_return_avg
-    with Training(
-        options.name,
-        options.seed,
-        MAX_STEPS,
-        CHECKPOINT_EVERY,
-        options.settings,
-        options.stopped_run,
-    ) as training:
+    with Training(options, MAX_STEPS, CHECKPOINT_EVERY) as training:
         return train(env, make_env(options.env), model, training)
 
 

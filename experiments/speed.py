@@ -100,7 +100,8 @@ def train_lesson(env, max_steps):
     run.set_seed(env, 0)
     model = run.create_model(env)
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        with Training("speed", 0, run.MAX_STEPS, run.CHECKPOINT_EVERY) as training:
+        options = run.options.read("--name speed --seed 0")
+        with Training(options, run.MAX_STEPS, run.CHECKPOINT_EVERY) as training:
             run.train(env, gym.make("MountainCar-v0"), model, training)
 
 

@@ -22,6 +22,10 @@ INSTALLED = ("<frozen", *(sysconfig.get_path(kind) for kind in ("stdlib", "purel
 class WrongInput(ValueError):
     """What the user asked for can't be done; the message says why, and what to do instead."""
 
+    def _render_traceback_(self):
+        """What a notebook shows of it: a line."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class BrokenEnvironment(WrongInput):
     """An environment has returned something that can't be learned from."""
@@ -91,6 +95,10 @@ def plain_errors():
     """
     with contextlib.suppress(AttributeError):  # of an object that has replaced standard output
         sys.stdout.reconfigure(line_buffering=True, errors="replace")
+    if os.isatty(2) and 0 in os.get_terminal_size(2):  # as in Google Colab: tqdm would show no bar
+        import termios  # here, for Windows has none
+
+        termios.tcsetwinsize(2, (24, 80))
     try:
         yield
     except WrongInput as error:

@@ -3,10 +3,12 @@
 They are read before TensorFlow is loaded, which takes seconds; so no module imported here needs it.
 """
 
+import argparse
 import contextlib
 import importlib.util
 import os
 import secrets
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -25,6 +27,67 @@ from support.snapshots import read_snapshot
 ENV = "MountainCar-v0"
 
 
+class Options(argparse.Namespace):
+    """The options of a lesson: an attribute for each that is not a constant, and these.
+
+    Attributes:
+        lesson: `globals()` of the lesson.
+        constants: list of `Setting`s, with the values that they have in the source.
+        play: whether a model is to be watched or evaluated instead of trained.
+        snapshot: the `Snapshot` of `--model`; None without one.
+        stopped_run: the `StoppedRun` of `--resume`; None without one.
+        filename: the lesson's.
+    """
+
+    @property
+    def settings(self):
+        """What is recorded with a run: the constants as they are now, `env`, `seed` and `model`.
+
+        In a Python prompt, a constant may have been changed since the options were read. So what
+        can't be raises `WrongInput` here, too.
+
+        Returns:
+            Dict of names, those of the constants in lower case, to values.
+        """
+        settings = current_values(self.lesson, self.constants)
+        settings |= {"env": self.env, "seed": self.seed, "model": as_text(self.model or "none")}
+        if self.stopped_run:  # it began with another model
+            settings["model"] = self.stopped_run.state["run"]["settings"]["model"]
+        check_values(settings, self.constants)
+        self.put(settings)
+        return settings
+
+    def put(self, settings):
+        """Puts settings into the constants; raises `WrongInput` where no run can have them."""
+        if not self.play:
+            check_steps(self, settings)
+        for setting in self.constants:
+            self.lesson[setting.constant] = settings[setting.name]
+
+    def read(self, words=""):
+        """The options of another command line, for a Python prompt.
+
+        What they don't set stays as it is: `run.main(run.options.read("--name second --seed 1"))`
+        trains as `python run.py --name second --seed 1` does, with all that was changed in `run`.
+
+        Args:
+            words: of the command line, a string.
+
+        Returns:
+            `Options`.
+
+        Raises:
+            WrongInput: they are wrong.
+        """
+        options = parse_options(self.lesson, self.constants, shlex.split(words))
+        if options.test or options.eager:
+            raise WrongInput(
+                "--test is for the command line, and in place of --eager, a prompt has "
+                "run.tf.config.run_functions_eagerly(True)"
+            )
+        return options
+
+
 def read_options(constants):
     """Reads the command line, and puts the values of options into the constants above the call.
 
@@ -36,29 +99,24 @@ def read_options(constants):
         constants: `globals()` of the lesson.
 
     Returns:
-        `argparse.Namespace` with an attribute for each option that is not a constant, and:
-
-        - `constants`: list of `Setting`s;
-        - `settings`: dict of the names of the constants, `env`, `seed` and `model` to their
-          values, which is recorded with a run;
-        - `play`: whether a model is to be watched or evaluated instead of trained;
-        - `snapshot`: the `Snapshot` of `--model`; None without one;
-        - `stopped_run`: the `StoppedRun` of `--resume`; None without one;
-        - `filename`: the lesson's.
+        `Options`.
 
     Raises:
         WrongInput: the input is wrong, and the lesson is not the program.
     """
     if constants["__name__"] != "__main__":
-        options = parse_options(constants, constants.get("__arguments__", []))
+        arguments = constants.get("__arguments__", [])
+        options = parse_options(constants, read_settings(constants), arguments)
         if constants.get("__is_for_options__"):
             raise OptionsRead(options)
         return options
-    program = sys.modules["__main__"]
-    if vars(program) is constants:  # where another file imports the lesson, it is this one
-        sys.modules.setdefault(Path(constants["__file__"]).stem, program)
     with plain_errors():
-        return parse_options(constants, sys.argv[1:])
+        if "__file__" not in constants:
+            raise WrongInput("don't paste it into a prompt: there, import run from its folder")
+        program = sys.modules["__main__"]
+        if vars(program) is constants:  # where another file imports the lesson, it is this one
+            sys.modules.setdefault(Path(constants["__file__"]).stem, program)
+        return parse_options(constants, read_settings(constants), sys.argv[1:])
 
 
 def load_lesson(filename, arguments=()):
@@ -119,30 +177,39 @@ def read_constants(filename, arguments=()):
     return lesson.options.constants
 
 
-def parse_options(constants, arguments):
-    """Does what `read_options` does, with the words of a command line; raises `WrongInput`."""
-    settings = read_settings(constants)
-    options = make_parser(settings).parse_args(arguments)
+def parse_options(lesson, settings, arguments):
+    """Parses a command line, and puts the values of options into the constants.
+
+    Args:
+        lesson: `globals()` of the lesson.
+        settings: list of its `Setting`s.
+        arguments: the words of the command line, strings.
+
+    Returns:
+        `Options`.
+
+    Raises:
+        WrongInput: the arguments are wrong.
+    """
+    options = Options(**vars(make_parser(settings).parse_args(arguments)))
     options.play = options.view or options.eval or options.images or options.gif is not None
     check_options(options)
+    options.lesson = lesson
     options.constants = settings
-    options.filename = os.path.abspath(constants["__file__"])
+    options.filename = os.path.abspath(lesson["__file__"])
     options.snapshot = read_snapshot(options.model) if options.model else None
     options.stopped_run = None
     if options.resume is not None:
         options.stopped_run = open_run(options.resume)
         options.resume = options.stopped_run.logdir
     try:
-        options.settings = resolve_settings(options)
-        if not options.play:
-            check_steps(options)
+        resolved = resolve_settings(options)
+        options.put(resolved)
     except WrongInput:
         if options.stopped_run:
             options.stopped_run.lock.release()
         raise
-    options.env, options.seed = options.settings["env"], options.settings["seed"]
-    for setting in settings:
-        constants[setting.constant] = options.settings[setting.name]
+    options.env, options.seed = resolved["env"], resolved["seed"]
     return options
 
 
@@ -197,6 +264,34 @@ def check_options(options):
         raise WrongInput("--images can't write to the current directory")
 
 
+def current_values(lesson, settings):
+    """The values that the constants of a lesson have now.
+
+    Args:
+        lesson: its `globals()`.
+        settings: list of `Setting`s.
+
+    Returns:
+        Dict of their names to values, those of NumPy as Python's.
+    """
+    values = {setting.name: lesson[setting.constant] for setting in settings}
+    return {
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in values.items()
+    }
+
+
+def check_values(values, settings):
+    """Raises `WrongInput` where a value, by its name, is not of the kind of its `Setting`."""
+    for setting in settings:
+        check_recorded(setting.constant, setting.parse, values[setting.name])
+
+
+def as_text(filename):
+    """A file's name without bytes that are not text, which neither JSON nor TensorBoard takes."""
+    return os.fsencode(filename).decode(errors="replace")
+
+
 def resolve_settings(options):
     """The value of each setting: as recorded where that holds, else as given or in the source.
 
@@ -209,7 +304,7 @@ def resolve_settings(options):
     Raises:
         WrongInput: what is given contradicts what is recorded, or that is impossible.
     """
-    defaults = {setting.name: setting.default for setting in options.constants}
+    defaults = current_values(options.lesson, options.constants)
     defaults |= {"env": ENV, "seed": secrets.randbelow(2**32), "model": "none"}
     if options.play:  # what the snapshot's network tells, where nothing is recorded
         told = options.snapshot.told
@@ -226,13 +321,11 @@ def resolve_settings(options):
                 f"{recorded[name]}; leave it out"
             )
     settings = {**defaults, **given, **recorded}
-    # Names of files may have bytes that are not text, which neither JSON nor TensorBoard takes.
-    settings["model"] = os.fsencode(str(settings["model"])).decode(errors="replace")
+    settings["model"] = as_text(settings["model"])
     try:
         check_recorded("env", any_text, settings["env"])
         check_recorded("seed", SEED, settings["seed"])
-        for setting in options.constants:
-            check_recorded(setting.constant, setting.parse, settings[setting.name])
+        check_values(settings, options.constants)
     except WrongInput as error:
         raise WrongInput(f"{source}: {error}" if source else error) from error
     return settings
@@ -313,9 +406,9 @@ def check_environment(source, recorded, given=None):
         )
 
 
-def check_steps(options):
+def check_steps(options, settings):
     """Raises `WrongInput` where no step is to be trained; fits Q_VALIDATION_SIZE to the run."""
-    max_steps, train_start = (options.settings.get(name) for name in ("max_steps", "train_start"))
+    max_steps, train_start = (settings.get(name) for name in ("max_steps", "train_start"))
     if max_steps and train_start and max_steps <= train_start:
         raise WrongInput(
             f"MAX_STEPS {max_steps} must be greater than TRAIN_START {train_start}, the first step "
@@ -327,8 +420,8 @@ def check_steps(options):
             f"{options.resume} has done {done} steps, and --max-steps is {max_steps}; raise it to "
             "continue"
         )
-    if fit_validation_size(options.settings):
-        size = options.settings["q_validation_size"]
+    if fit_validation_size(settings):
+        size = settings["q_validation_size"]
         print(f"Q_VALIDATION_SIZE is reduced to {size}, the step of the first evaluation")
 
 

@@ -27,6 +27,16 @@ def over_episodes(count):
     return f"over {count} episode{'' if count == 1 else 's'}"
 
 
+def is_prompt():
+    """Whether the program is a Python prompt or a notebook."""
+    return hasattr(sys, "ps1")
+
+
+def command(words):
+    """What does what `python run.py WORDS` does: that, or in a prompt, with what it has changed."""
+    return f"run.main(run.options.read({words!r}))" if is_prompt() else f"python run.py {words}"
+
+
 def holds_a_run(logdir):
     """Whether a directory has more in it than what a program killed in its first moments leaves."""
     left = {".lock", partial_name(CHECKPOINT)}
@@ -62,18 +72,20 @@ class Training:
     program immediately), and it says how to continue or how to watch what it has learned.
 
     Args:
-        name: name of the run, for its directory NAME-log; None for the local time.
-        seed: seed of all that is random in it, an int.
+        options: `Options` with the name of the run, for its directory NAME-log, or None for the
+            local time; its seed; its settings, as they are now; and the `StoppedRun` to go on with,
+            or None for a new run.
         max_steps: last step.
         checkpoint_every: steps between checkpoints.
-        settings: dict of names to numbers, strings and bools, which is recorded with the run and in
-            its snapshots: the constants in lower case, `env` and `seed`.
-        stopped_run: `StoppedRun` to go on with; None for a new run.
         on_checkpoint: function that is called with the step after each checkpoint but the first, of
             step 0; or None.
 
     Attributes:
-        name, seed, max_steps, settings: as above.
+        name: name of the run.
+        seed: seed of all that is random in it, an int.
+        max_steps: as above.
+        settings: dict of names to numbers, strings and bools, which is recorded with the run and in
+            its snapshots: the constants in lower case, `env`, `seed` and `model`.
         logdir: its directory.
         is_resumed: whether it goes on from a checkpoint.
         is_interrupted: whether it is to end, after Ctrl-C.
@@ -83,20 +95,12 @@ class Training:
         validation_observations: array over which avg_max_q_value is taken; None before it is drawn.
     """
 
-    def __init__(
-        self,
-        name,
-        seed,
-        max_steps,
-        checkpoint_every,
-        settings=None,
-        stopped_run=None,
-        on_checkpoint=None,
-    ):
-        self.name = name
-        self.seed = seed
+    def __init__(self, options, max_steps, checkpoint_every, on_checkpoint=None):
+        stopped_run = options.stopped_run
+        self.name = options.name
+        self.seed = options.seed
         self.max_steps = max_steps
-        self.settings = settings or {}
+        self.settings = options.settings
         self.logdir = stopped_run.logdir if stopped_run else None
         self.is_resumed = stopped_run is not None
         self.log = None
@@ -336,6 +340,8 @@ class Training:
 
     def _receive(self, number, frame):
         if self.is_interrupted:
+            if is_prompt():
+                raise KeyboardInterrupt
             os._exit(128 + number)
         self._stop_signal = number
         with contextlib.suppress(OSError):  # not print, which may be at work at this moment
@@ -353,6 +359,8 @@ class Training:
             self._clean_up(error)
         elif self.is_interrupted and self._step < self.max_steps:
             self._print_resume_hint()
+            if is_prompt():
+                raise KeyboardInterrupt  # which ends what the prompt runs, and not the prompt
             sys.exit(128 + self._stop_signal)
         elif self.evaluations:
             self._print_result()
@@ -373,7 +381,7 @@ class Training:
             if self._saved_step > 0 and not self._missing and is_own_mistake:
                 print(
                     f"To continue from step {self._saved_step}, once that is mended: "
-                    f"python run.py --resume {shlex.quote(self.logdir)}"
+                    f"{command(f'--resume {shlex.quote(self.logdir)}')}"
                 )
         if isinstance(error, Diverged):
             raise Diverged(f"{error}; {left}") from error
@@ -382,10 +390,10 @@ class Training:
 
     def _print_resume_hint(self):
         """The last line of a run that was stopped."""
-        if self._missing or not self.settings:  # without them, run.py knows too little of it
+        if self._missing:
             print("Stopped.")
         else:
-            print(f"Stopped. To continue: python run.py --resume {shlex.quote(self.logdir)}")
+            print(f"Stopped. To continue: {command(f'--resume {shlex.quote(self.logdir)}')}")
 
     def _print_result(self):
         """The last line: the best policy, whether it solves the problem, and how to watch it."""
@@ -414,4 +422,4 @@ class Training:
         env_id = self.settings.get("env", "")
         env = f" --env {env_id}" if ":" in env_id else ""
         verb = "watch" if look == "--view" else "evaluate"
-        print(f"{line}. To {verb} it: python run.py --model {model}{env} {look}")
+        print(f"{line}. To {verb} it: {command(f'--model {model}{env} {look}')}")

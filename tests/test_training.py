@@ -14,12 +14,10 @@ from conftest import ROOT, main
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import run
-from support.checkpoints import open_run, read_checkpoint
-from support.environments import make_env
-from support.errors import Diverged
+from support.checkpoints import read_checkpoint
+from support.errors import Diverged, WrongInput
 from support.options import load_lesson
 from support.snapshots import read_snapshot
-from support.training import Training
 
 SHORT = (
     "--train-start 100 --batch-size 16 --q-validation-size 200 --target-update-every 100 "
@@ -278,44 +276,88 @@ def few_steps():
     run.Q_VALIDATION_SIZE = 200
 
 
-def train_in_a_prompt(max_steps, stopped_run=None):
-    """What docs/using.md has for a Python prompt; returns the mean return at the end."""
-    env = make_env("MountainCar-v0")
-    run.set_seed(env, 1)
-    model = run.create_model(env)
-    every = run.CHECKPOINT_EVERY
-    with Training("prompt", 1, max_steps, every, stopped_run=stopped_run) as training:
-        return run.train(env, make_env("MountainCar-v0"), model, training)
+def trained_with(name):
+    """The settings that a run's checkpoint and its last snapshot have recorded, which are equal."""
+    recorded = read_checkpoint(f"{name}-log")["run"]
+    settings = recorded["settings"]
+    assert read_snapshot(f"{name}-log/{name}-{recorded['step']}.h5").settings == settings
+    return settings
 
 
-def test_a_python_prompt_trains_and_resumes_without_a_command_line(
+def test_a_python_prompt_trains_and_resumes_as_the_command_line_does(
     few_steps, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["prompt", "--nonsense"])
-    assert train_in_a_prompt(run.MAX_STEPS) == -200
+    words = "--train-start 100 --max-steps 400 --eval-steps 210 --q-validation-size 200 --seed 1"
+    main(f"{words} --name command")
+    capsys.readouterr()
+
+    assert run.main(run.options.read("--name prompt --seed 1")) == -200
     output = capsys.readouterr().out
-    assert output.startswith("Created prompt-log\n")
+    assert "Created prompt-log\n" in output
     assert "no better than the first episode of the run (-200.0)" in output
-    names = Counter(path.name.split(".")[0] for path in (tmp_path / "prompt-log").glob("[!.]*"))
-    assert names == {"events": 1, "checkpoint": 1, "prompt-400": 1, "prompt-best": 1}
-    assert [step for step, _ in scalars("prompt-log")["episode_return_avg"]] == [400]
+    assert trained_with("prompt") == trained_with("command")
+    weights = [read_checkpoint(f"{name}-log")["model"] for name in ("prompt", "command")]
+    assert all(np.array_equal(weights[0][name], weights[1][name]) for name in weights[1])
 
-    run.MAX_STEPS = 500
-    train_in_a_prompt(run.MAX_STEPS, open_run("prompt"))
+    assert run.main(run.options.read("--resume prompt-log --max-steps 500")) == -200
     assert "Resumed prompt-log at step 400\n" in capsys.readouterr().out
-    assert read_checkpoint("prompt-log")["run"]["step"] == 500
+    assert trained_with("prompt") == {**trained_with("command"), "max_steps": 500}
 
 
-def test_a_run_of_a_python_prompt_records_what_it_is_told(few_steps, tmp_path, monkeypatch):
+def test_what_is_recorded_is_what_is_trained_with_whenever_it_was_changed(
+    few_steps, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
-    env = make_env("MountainCar-v0")
-    model = run.create_model(env)
-    settings = {"env": "MountainCar-v0", "decay": 0.5}
-    with Training("prompt", 1, run.MAX_STEPS, run.CHECKPOINT_EVERY, settings) as training:
-        run.train(env, make_env("MountainCar-v0"), model, training)
-    assert read_checkpoint("prompt-log")["run"]["settings"] == settings
-    assert read_snapshot("prompt-log/prompt-best.h5").settings == settings
+    run.SCALE_OBSERVATIONS = True
+    run.DISCOUNT_FACTOR_GAMMA = np.float64(0.5)  # an element of np.linspace, say
+    options = run.options.read("--name changed")
+    run.HIDDEN_UNITS = 8  # later still
+    run.main(options)
+    changed = {"scale_observations": True, "discount_factor_gamma": 0.5, "hidden_units": 8}
+    assert trained_with("changed").items() >= {**changed, "seed": options.seed}.items()
+
+    # Another program plays it so, and goes on with it so; here, the run's constants come back.
+    main("--model changed-log/changed-400.h5 --eval")
+    main("--resume changed-log --max-steps 410")
+    run.DISCOUNT_FACTOR_GAMMA = 0.9
+    run.main(run.options.read("--resume changed-log --max-steps 420"))
+    assert run.DISCOUNT_FACTOR_GAMMA == 0.5
+    assert trained_with("changed").items() >= {**changed, "max_steps": 420}.items()
+
+
+@pytest.mark.parametrize(
+    "constant, value, message",
+    [
+        ("DISCOUNT_FACTOR_GAMMA", 5, "must be a number between 0.0 and 1.0, not '5'"),
+        ("SCALE_OBSERVATIONS", 1, "must be True or False, not '1'"),
+        ("HIDDEN_UNITS", [8, 8], "must be an integer between 1 and 4096, not '[8, 8]'"),
+        ("MAX_STEPS", 100, "100 must be greater than TRAIN_START 100"),
+    ],
+)
+@pytest.mark.parametrize("is_read", [True, False])
+def test_a_constant_that_cannot_be_is_refused_in_a_prompt(
+    constant, value, message, is_read, few_steps, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    setattr(run, constant, value)
+    with pytest.raises(WrongInput, match=re.escape(f"{constant} {message}")):
+        run.main(run.options.read() if is_read else run.options)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+def test_a_prompt_fits_the_validation_observations_in_the_same_words(
+    is_read, few_steps, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    run.Q_VALIDATION_SIZE = 10000
+    monkeypatch.setattr(run.options, "name", "prompt")
+    run.main(run.options.read("--name prompt") if is_read else run.options)
+    told = "Q_VALIDATION_SIZE is reduced to 400, the step of the first evaluation\n"
+    assert capsys.readouterr().out.count(told) == 1
+    assert trained_with("prompt")["q_validation_size"] == 400
 
 
 BEST = "Best: episode_return_avg {:.3f} over 50 episodes at step {}, "

@@ -26,7 +26,7 @@ MIRRORED = {
     "load_or_create_model": "6e87ca975f499a6e",
     "set_seed": "0728b62e15210abf",
     "make_env": "f31439872df9496a",
-    "main": "b5d04ae093ffe070",
+    "main": "3404bd8d947bf2fb",
 }
 
 OUTSIDE = ("LOG_EVERY", "SNAPSHOT_EVERY", "CHECKPOINT_EVERY")  # act only there
