@@ -6,6 +6,7 @@ processor before its own log level takes effect, so standard error is redirected
 
 import contextlib
 import functools
+import inspect
 import operator
 import os
 import tempfile
@@ -89,8 +90,9 @@ def compiled(function):
     that graph: the same mathematics, without the preparation.
 
     Arguments may be arrays, and tuples or lists of arrays. Anything else (an environment, a
-    network, a number) becomes part of the graph, as the constants above the function do. Where one
-    of these changes, or the shape of an array, a new graph is made, which takes a while. So pass
+    network, a number) becomes part of the graph, as the constants above the function do, and those
+    of the project's modules that it imports, such as `run.BATCH_SIZE` in a notebook. Where one of
+    these changes, or the shape of an array, a new graph is made, which takes a while. So pass
     what changes at every step as an array: `np.float32(x)`. Results are NumPy arrays, in the
     structure that the function returns.
 
@@ -99,9 +101,7 @@ def compiled(function):
     with tensors that have values; so you can look at them. Without this decorator, it does so, too,
     and returns tensors.
     """
-    module = function.__globals__
-    names = [name for name in module if name.isupper() and isinstance(module[name], PLAIN)]
-    constants = operator.itemgetter("__name__", *names)
+    constants = [constants_of(names) for names in modules_of(function)]
     graphs = {}
     traced = Counter()  # how often, with the same environments and networks
 
@@ -133,7 +133,7 @@ def compiled(function):
         try:
             if tf.config.functions_run_eagerly():
                 return call_eagerly(with_tensors, arrays)
-            key = tuple(template), tuple(kwargs), constants(module)
+            key = tuple(template), tuple(kwargs), *[read(names) for read, names in constants]
             if key not in graphs:
                 graphs[key] = trace(with_tensors, template, arrays)
         except Exception as error:
@@ -156,6 +156,22 @@ def compiled(function):
         return to_numpy(graph.structured_outputs, lambda _: next(outputs))
 
     return run_compiled
+
+
+def modules_of(function):
+    """Where the constants of a function may be: its globals, and the project's modules in them."""
+    found = [function.__globals__]
+    for value in function.__globals__.values():
+        filename = getattr(value, "__file__", None) if inspect.ismodule(value) else None
+        if filename and not is_installed(filename):
+            found.append(vars(value))
+    return found
+
+
+def constants_of(names):
+    """What reads the constants in the globals of a module: (function of the globals, globals)."""
+    constants = [name for name in names if name.isupper() and isinstance(names[name], PLAIN)]
+    return operator.itemgetter("__name__", *constants), names
 
 
 def take_arrays(value, arrays):

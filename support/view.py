@@ -35,7 +35,10 @@ def has_display():
     except pygame.error as error:
         reason = str(error)
     if reason:
-        print(f"No display, so no window is opened ({reason}).")
+        print(
+            f"No display, so no window is opened ({reason}). For a file instead: "
+            "python run.py --model X.h5 --gif X.gif"
+        )
     return not reason
 
 
@@ -96,6 +99,8 @@ class Frames(gym.Wrapper):
         self.images = images
         self.gif = gif
         self.gif_frames = []
+        if images or gif:
+            load_pygame()  # before the environment does, which would print what this keeps quiet
         self.episode = 1
         self.episode_step = 0
 

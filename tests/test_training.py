@@ -2,6 +2,8 @@
 
 import os
 import re
+import signal
+import sys
 from collections import Counter
 from itertools import pairwise
 
@@ -307,24 +309,58 @@ def test_a_python_prompt_trains_and_resumes_as_the_command_line_does(
 
 
 def test_what_is_recorded_is_what_is_trained_with_whenever_it_was_changed(
-    few_steps, tmp_path, monkeypatch
+    few_steps, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
     run.SCALE_OBSERVATIONS = True
     run.DISCOUNT_FACTOR_GAMMA = np.float64(0.5)  # an element of np.linspace, say
     options = run.options.read("--name changed")
     run.HIDDEN_UNITS = 8  # later still
+    run.Q_VALIDATION_SIZE = 10000
     run.main(options)
+    told = "Q_VALIDATION_SIZE is reduced to 400, the step of the first evaluation\n"
+    assert capsys.readouterr().out.count(told) == 1
     changed = {"scale_observations": True, "discount_factor_gamma": 0.5, "hidden_units": 8}
+    changed |= {"q_validation_size": 400}
     assert trained_with("changed").items() >= {**changed, "seed": options.seed}.items()
 
-    # Another program plays it so, and goes on with it so; here, the run's constants come back.
-    main("--model changed-log/changed-400.h5 --eval")
-    main("--resume changed-log --max-steps 410")
+    # Another program plays it so; here, the run that goes on gets its constants back.
+    main("--model changed-log/changed-400.h5 --eval --eval-steps 5")
     run.DISCOUNT_FACTOR_GAMMA = 0.9
     run.main(run.options.read("--resume changed-log --max-steps 420"))
     assert run.DISCOUNT_FACTOR_GAMMA == 0.5
     assert trained_with("changed").items() >= {**changed, "max_steps": 420}.items()
+
+
+def test_ctrl_c_ends_a_run_but_not_the_prompt_and_says_how_to_go_on_there(
+    few_steps, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    own_update = run.fit_batch
+
+    def stop(*arguments):
+        run.fit_batch = own_update
+        signal.raise_signal(signal.SIGINT)
+        return own_update(*arguments)
+
+    monkeypatch.setattr(run, "fit_batch", stop)
+    run.DISCOUNT_FACTOR_GAMMA = 0.5
+    with pytest.raises(KeyboardInterrupt):
+        run.main(run.options.read("--name stopped"))
+    *_, last_line = capsys.readouterr().out.splitlines()
+    assert last_line.startswith("Stopped. To continue: run.main(")
+    assert os.path.exists("stopped-log/stopped-101.h5")
+
+    run.DISCOUNT_FACTOR_GAMMA = 0.9
+    assert eval(last_line.removeprefix("Stopped. To continue: ")) == -200
+    assert trained_with("stopped")["discount_factor_gamma"] == 0.5
+
+
+@pytest.mark.parametrize("words", ["--test", "--eager"])
+def test_a_prompt_refuses_the_options_that_only_the_program_has(words):
+    with pytest.raises(WrongInput, match=words):
+        run.options.read(words)
 
 
 @pytest.mark.parametrize(
@@ -345,19 +381,6 @@ def test_a_constant_that_cannot_be_is_refused_in_a_prompt(
     with pytest.raises(WrongInput, match=re.escape(f"{constant} {message}")):
         run.main(run.options.read() if is_read else run.options)
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("is_read", [True, False])
-def test_a_prompt_fits_the_validation_observations_in_the_same_words(
-    is_read, few_steps, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.chdir(tmp_path)
-    run.Q_VALIDATION_SIZE = 10000
-    monkeypatch.setattr(run.options, "name", "prompt")
-    run.main(run.options.read("--name prompt") if is_read else run.options)
-    told = "Q_VALIDATION_SIZE is reduced to 400, the step of the first evaluation\n"
-    assert capsys.readouterr().out.count(told) == 1
-    assert trained_with("prompt")["q_validation_size"] == 400
 
 
 BEST = "Best: episode_return_avg {:.3f} over 50 episodes at step {}, "
