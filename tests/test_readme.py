@@ -32,6 +32,7 @@ from experiments.common.choice import choose_engine
 from experiments.common.plots import OPTIMUM
 from experiments.common.statistics import interquartile_mean, measure_runs, runs_to_detect
 from experiments.optimum import discounted
+from support.snapshots import read_snapshot
 
 DOCS = ROOT / "docs"
 LESSON = DOCS / "lesson.md"
@@ -278,7 +279,8 @@ def test_the_lines_for_a_python_prompt_train(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     run.TRAIN_START, run.Q_VALIDATION_SIZE, run.EVAL_STEPS = 200, 300, 250
     exec(lines.replace("20000", "400"), {})
-    assert (tmp_path / "prompt-log" / "prompt-400.h5").exists()
+    recorded = read_snapshot("short-sighted-log/short-sighted-400.h5").settings
+    assert recorded["discount_factor_gamma"] == 0.5
     assert "step 400 episode_return_avg -200.000" in capsys.readouterr().out
 
 
