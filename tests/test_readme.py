@@ -511,7 +511,8 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
         "{:.1f}, {:.1f} and {:.1f} after 20,000, 40,000 and 60,000 steps, and {:.1f} after 140,000",
         lambda: [discounted(count, 0.99 * 199 / 200) for count in (18, 38, 58, 138)],
     ),
-    ("down to about {:.0f} after 140,000 steps", lambda: [medians("no_flag").loc[140000]]),
+    ("down to about {:.0f} after 140,000 steps", lambda: [medians("grid_article").loc[140000]]),
+    ("(dotted), goes on to that limit, {:.0f}.", lambda: [medians("no_flag").min()]),
     ("The others turn, at {:.0f} in the median", lambda: [medians("endless").min()]),
     ("follow it to the end, at {:.0f}]", lambda: [medians("no_flag_endless").iloc[-1]]),
     # docs/change-it.md
@@ -556,7 +557,10 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
         "in {} runs of thirty, the network gets there in at least one",
         lambda: [count(curves("no_flag").max() > -200)],
     ),
-    ("{} cars of the thirty never get to the flag", lambda: [never_there("endless_wide")]),
+    (
+        "{} cars of the thirty never get to the flag, and {} with 32 neurons",
+        lambda: [never_there("endless_wide").capitalize(), never_there("endless")],
+    ),
     ("All {} solve it", lambda: [count(curves("cartpole").max() == 500)]),
     ("{} were at 500 before the end, and {} of these fell", lambda: fell_from_500("cartpole")),
     (
