@@ -490,6 +490,11 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
         lambda: [pooled("32").iloc[-1].max().round(-1), pooled("32").iloc[-1].min()],
     ),
     ("Of all that we have trained, {1} of {0} end at", lambda: pooled_counts("32")[:2]),
+    ("(`--hidden-units 128`), {1} of {0} do (orange)", lambda: pooled_counts("128")[:2]),
+    (
+        "Of all runs that we have, {1} of {0} end at -110 or better with 32 neurons, {3} of {2}",
+        lambda: [*pooled_counts("32")[:2], *pooled_counts("128")[:2]],
+    ),
     (
         "The first {} end within two steps of the optimum (red)",
         lambda: [WORDS[ends_near(2, curves("optimal_wide"))]],
@@ -504,7 +509,7 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
     ("38 steps, {:.1f}; by 60,000 of 58, {:.1f}; and", lambda: worth(38, 58)),
     ("in the end of 198, {:.1f}.", lambda: worth(198)),
     (
-        "({:.1f}, {:.1f}, {:.1f} and {:.1f}; up to 4 below it in between), and so is that",
+        "({:.1f}, {:.1f}, {:.1f} and {:.1f}; up to 4 below it in between)",
         lambda: [*medians("grid_article")[:3], medians("grid_article").min()],
     ),
     (
