@@ -6,7 +6,6 @@ import re
 import socket
 import time
 
-import psutil
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api as hparams
@@ -16,6 +15,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
 
 from support.errors import GIGABYTE
+from support.system import find_memory
 from support.training import over_episodes
 
 HIDDEN_FROM_HPARAMS = ("log_every", "checkpoint_every", "snapshot_every")
@@ -164,7 +164,7 @@ class TrainingLog:
         episode_return = float(statistics["r"])
         episode_steps = statistics["l"]
         seconds = max(statistics["t"] - self.evaluation_seconds, 1e-6)
-        memory = psutil.virtual_memory()
+        memory = find_memory()
         scalars = {
             "episode_return": episode_return,
             "episode_steps": episode_steps,

@@ -10,6 +10,8 @@ import sysconfig
 import traceback
 from pathlib import Path
 
+from support.system import find_memory
+
 ROOT = Path(__file__).parent.parent
 GIGABYTE = 1024**3  # bytes
 MODULES = {  # of libraries whose name on the registry is another one
@@ -48,13 +50,11 @@ def check_memory(needed, what):
         needed: bytes.
         what: what needs them, a string.
     """
-    import psutil  # here, for a part of this file has to work where no library is installed
-
-    available = psutil.virtual_memory().available
-    if needed > available:
+    free = find_memory().free
+    if needed > free:
         raise WrongInput(
             f"{what} would need {needed / GIGABYTE:.1f} GB of memory, and "
-            f"{available / GIGABYTE:.1f} GB are free; lower it"
+            f"{free / GIGABYTE:.1f} GB are free; lower it"
         )
 
 

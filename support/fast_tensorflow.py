@@ -9,7 +9,8 @@ import functools
 import inspect
 import operator
 import os
-import tempfile
+import subprocess
+import sys
 import types
 import warnings
 from collections import Counter
@@ -20,26 +21,38 @@ from support.errors import is_installed
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the CPU is enough
+os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # the CPU is quicker; without this line, a GPU is used
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # kernels that pay for large networks only
 # Up to some 500 neurons in a layer, waking a second thread takes longer than what it would help.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 # An environment may open a window, whose OpenGL would crash where its LLVM meets TensorFlow's.
 os.environ.setdefault("SDL_FRAMEBUFFER_ACCELERATION", "0")
+if os.path.expanduser("~") == "~":  # there is no home, and TensorFlow would make a folder "~" here
+    os.environ.setdefault("KERAS_HOME", os.devnull)
+
+FINE = b"fine"
+KEEP = f"""
+import sys
+said = sys.stdin.buffer.read()
+if not said.endswith({FINE}):
+    sys.stderr.buffer.write(said)
+"""
 
 
 @contextlib.contextmanager
 def quiet():
-    """Redirects standard error, C++ included; shows what it got if there is an exception."""
+    """Redirects standard error, C++ included; shows what it got unless all goes well.
+
+    A process of its own keeps it, because TensorFlow may end this one: where the processor lacks
+    instructions that it needs, for instance.
+    """
     stderr = os.dup(2)
-    with tempfile.TemporaryFile() as redirected:
-        os.dup2(redirected.fileno(), 2)
+    command = [sys.executable, "-IS", "-c", KEEP]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as keeper:
+        os.dup2(keeper.stdin.fileno(), 2)
         try:
             yield
-        except BaseException:
-            redirected.seek(0)
-            os.write(stderr, redirected.read())
-            raise
+            os.write(2, FINE)
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)

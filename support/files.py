@@ -2,12 +2,17 @@
 
 import contextlib
 import os
+import shlex
+import subprocess
+import time
+import warnings
 
 import filelock
 
 from support.errors import WrongInput
 
 PARTIAL = ".partial"
+PATIENCE = 1  # second for which another program may hold a file, on Windows
 MAX_NAME_BYTES = 200  # file systems allow 255, and a name gets endings
 
 
@@ -32,7 +37,7 @@ def write_file(filename, *pieces):
             file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, filename)
+        replace(partial, filename)
         if os.name == "posix":  # where the new name has to be synced, too
             directory = os.open(os.path.dirname(filename) or ".", os.O_RDONLY)
             os.fsync(directory)
@@ -41,6 +46,21 @@ def write_file(filename, *pieces):
         with contextlib.suppress(OSError):
             os.remove(partial)
         raise OSError(f"{filename} can't be written: {error.strerror}") from error
+
+
+def replace(source, target):
+    """Renames a file, in place of another; on Windows, waits a while for a program that reads that.
+
+    Such as one that looks for viruses.
+    """
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return os.replace(source, target)
+        except PermissionError:
+            if os.name != "nt" or time.monotonic() > end:
+                raise
+            time.sleep(0.05)
 
 
 def partial_name(filename):
@@ -52,16 +72,43 @@ def partial_name(filename):
 def lock(directory):
     """Locks a directory until the `FileLock` returned is released, or this program ends.
 
+    Where the file system has no locks, a file stands for one, and outlasts a kill; one of another
+    computer has to be deleted by hand.
+
     Raises `WrongInput` where another program has locked it, OSError where it can't be written to.
     """
-    locked = filelock.FileLock(os.path.join(directory, ".lock"))
+    filename = os.path.join(directory, ".lock")
+    locked = filelock.FileLock(filename)
     try:
-        locked.acquire(blocking=False)
+        with warnings.catch_warnings(action="ignore"):  # that a file stands for it
+            locked.acquire(blocking=False)
     except filelock.Timeout:
-        raise WrongInput(f"{directory} is in use by another program") from None
+        raise WrongInput(f"{directory} is in use by another program{owner(filename)}") from None
     except OSError as error:
         raise OSError(f"{directory} can't be locked: {error.strerror}") from error
     return locked
+
+
+def owner(filename):
+    """Who has made a file that stands for a lock: a part of a sentence; "" if that isn't known.
+
+    Such a file has the number of a process and the name of its computer.
+    """
+    try:
+        with open(filename, encoding="utf-8") as file:
+            process, computer, *_ = file.read().splitlines()
+        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(os.path.getmtime(filename)))
+    except (OSError, ValueError):
+        return ""
+    return (
+        f", process {process} on {computer}, since {since}; if that has ended, delete "
+        f"{quote(filename)}"
+    )
+
+
+def quote(name):
+    """A name of a file as a command line takes it, with quotes where it needs some."""
+    return subprocess.list2cmdline([name]) if os.name == "nt" else shlex.quote(name)
 
 
 def check_name(option, name):

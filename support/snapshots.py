@@ -28,7 +28,7 @@ from support.files import write_file
 from support.settings import as_option
 
 MAX_MEMORY = 2**29  # bytes, for the reading process; the article's network takes 5,000
-MAX_SECONDS = 10  # HDF5 may hang on a damaged file
+MAX_SECONDS = 60  # HDF5 may hang on a damaged file; a network disk takes 10 to start Python
 MAX_LAYERS = 1000  # that are compared
 READS = "this program reads .h5 files of Keras"
 SAVE_AGAIN = "save it with model.save('x.h5')"

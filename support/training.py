@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import math
 import os
-import shlex
 import shutil
 import signal
 import sys
@@ -19,7 +18,8 @@ from tqdm import tqdm
 from support.checkpoints import CHECKPOINT, Evaluation, encode, write_checkpoint
 from support.environments import NOT_REPEATABLE, why_not_drawn
 from support.errors import BrokenEnvironment, Diverged, WrongInput, describe
-from support.files import PARTIAL, lock, partial_name
+from support.files import PARTIAL, lock, partial_name, quote
+from support.system import stop_signals, write_in_handler
 
 
 def over_episodes(count):
@@ -68,8 +68,9 @@ class Variables:
 class Training:
     """A run, from its first step or its checkpoint up to its end or Ctrl-C.
 
-    In a `with` statement, Ctrl-C and SIGTERM end it after the next step (a second one ends the
-    program immediately), and it says how to continue or how to watch what it has learned.
+    In a `with` statement, Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 end it after the next step (a second
+    Ctrl-C ends the program immediately), and it says how to continue or how to watch what it has
+    learned.
 
     Args:
         options: `Options` with the name of the run, for its directory NAME-log, or None for the
@@ -334,18 +335,25 @@ class Training:
     def __enter__(self):
         self._handlers = {}
         if threading.current_thread() is threading.main_thread():  # the only one to get signals
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in stop_signals():
                 self._handlers[number] = signal.signal(number, self._receive)
         return self
 
     def _receive(self, number, frame):
+        now = time.monotonic()
         if self.is_interrupted:
-            if is_prompt():
-                raise KeyboardInterrupt
-            os._exit(128 + number)
+            # Within a second, it is the same one: some programs send theirs to a group and to all
+            # in it. Schedulers send several kinds, and kill in the end what doesn't stop.
+            if number == signal.SIGINT and now - self._stopped_at > 1:
+                if is_prompt():
+                    raise KeyboardInterrupt
+                os._exit(128 + number)
+            return
         self._stop_signal = number
-        with contextlib.suppress(OSError):  # not print, which may be at work at this moment
-            os.write(1, b"\nStopping after this step; press Ctrl-C again to quit without saving.\n")
+        self._stopped_at = now
+        write_in_handler(
+            b"\nStopping after this step; press Ctrl-C again to quit without saving.\n"
+        )
 
     def __exit__(self, kind, error, trace):
         for number, handler in self._handlers.items():
@@ -381,7 +389,7 @@ class Training:
             if self._saved_step > 0 and not self._missing and is_own_mistake:
                 print(
                     f"To continue from step {self._saved_step}, once that is mended: "
-                    f"{command(f'--resume {shlex.quote(self.logdir)}')}"
+                    f"{command(f'--resume {quote(self.logdir)}')}"
                 )
         if isinstance(error, Diverged):
             raise Diverged(f"{error}; {left}") from error
@@ -393,7 +401,7 @@ class Training:
         if self._missing:
             print("Stopped.")
         else:
-            print(f"Stopped. To continue: {command(f'--resume {shlex.quote(self.logdir)}')}")
+            print(f"Stopped. To continue: {command(f'--resume {quote(self.logdir)}')}")
 
     def _print_result(self):
         """The last line: the best policy, whether it solves the problem, and how to watch it."""
@@ -417,7 +425,7 @@ class Training:
         if threshold is not None:
             solves = "solves" if best.episode_return_avg >= threshold else "doesn't solve"
             line += f", which {solves} the problem (the threshold is {threshold:g})"
-        model = shlex.quote(os.path.join(self.logdir, f"{self.name}-best.h5"))
+        model = quote(os.path.join(self.logdir, f"{self.name}-best.h5"))
         look = "--eval" if why_not_drawn(self._parts["env"]) else "--view"
         env_id = self.settings.get("env", "")
         env = f" --env {env_id}" if ":" in env_id else ""

@@ -183,8 +183,8 @@ def test_without_its_libraries_a_program_says_how_to_install_them(program, probl
 def test_a_replay_buffer_that_does_not_fit_into_memory_ends_in_one_line(
     env_id, needed, command, tmp_path, monkeypatch
 ):
-    free = SimpleNamespace(available=2 * 1024**3)
-    monkeypatch.setattr("psutil.virtual_memory", lambda: free)
+    memory = SimpleNamespace(free=2 * 1024**3)
+    monkeypatch.setattr("support.errors.find_memory", lambda: memory)
     size = 10**8  # transitions of 29 or 45 bytes, and a copy of them
     status, _, errors = command("--env", env_id, "--replay-buffer-size", size)
     told = f"REPLAY_BUFFER_SIZE {size} would need {needed} GB of memory, and 2.0 GB are free"

@@ -150,7 +150,7 @@ def free(monkeypatch):
     """Sets how many bytes of memory are free."""
 
     def set_free(count):
-        monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=count))
+        monkeypatch.setattr("support.errors.find_memory", lambda: SimpleNamespace(free=count))
 
     return set_free
 

@@ -285,7 +285,7 @@ def test_a_run_goes_on_with_its_own_settings_and_takes_no_others(stopped):
 
 def test_a_run_that_does_not_fit_into_memory_stays_as_it_is(command, stopped, monkeypatch):
     before = files(Path(stopped))
-    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=0))
+    monkeypatch.setattr("support.errors.find_memory", lambda: SimpleNamespace(free=0))
     status, _, errors = command("--resume", stopped, "--max-steps", 310)
     assert (status, errors.count("\n")) == (2, 1)
     assert "REPLAY_BUFFER_SIZE 1000 would need " in errors
