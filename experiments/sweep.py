@@ -15,8 +15,8 @@ if not __package__:
     print("sweep.py: start it with python -m experiments.sweep", file=sys.stderr)
     sys.exit(2)
 
+import contextlib
 import os
-import shlex
 from pathlib import Path
 
 from experiments.common.plan import add_plan_options, make_plan, read_plan
@@ -25,7 +25,7 @@ from experiments.common.results import RESULTS, check_names, read_results
 from support.command_line import OneLineParser, number
 from support.environments import make_env
 from support.errors import ROOT, WrongInput, plain_errors, print_error
-from support.files import check_name, lock, write_file
+from support.files import check_name, lock, quote, write_file
 from support.options import read_constants
 
 LESSON = ROOT / "run.py"
@@ -213,7 +213,10 @@ def main(args):
         record.read()
         if record.left():
             print("Starting Ray", flush=True)
-            with cluster.connect(args.address, args.cores) as signals:
+            with (
+                cluster.connect(args.address, args.cores) as signals,
+                contextlib.suppress(KeyboardInterrupt),  # one has come before it has begun
+            ):
                 record.plan = choose(record, signals)
                 record.begin()
                 is_mistaken = train(record, signals)
@@ -241,7 +244,7 @@ def how_to_continue(args, record, is_mistaken=False):
     if not record.folder.exists():
         return "; mend it, and start it again" if is_mistaken else ", before anything had finished"
     env_id = record.plan.env
-    name = shlex.quote(args.name or args.resume)
+    name = quote(args.name or args.resume)
     where = f" --address {args.address}" if args.address else ""
     where += f" --env {env_id}" if ":" in env_id else ""
     return f"; to continue: python -m experiments.sweep --resume {name}{where}"

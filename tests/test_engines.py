@@ -305,18 +305,34 @@ def test_memory_and_cores_bound_how_many_runs_there_are_at_a_time(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="a process has no affinity here")
-def test_no_more_runs_than_cores_that_the_program_may_use_also_the_second_time():
+def test_on_a_cluster_ray_uses_what_it_may_and_no_signal_harms_it(tmp_path):
+    """One core, no home, a long TMPDIR; twice, with a signal to all processes while it starts."""
     code = (
-        "import os, sys; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
+        "import os, signal, sys; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
         "from experiments.common import cluster\n"
-        "for _ in range(2):\n"
-        "    with cluster.connect():\n"
+        "init = cluster.ray.init\n"
+        "def init_and_stop(**options):\n"
+        "    init(**options)\n"
+        "    os.killpg(0, number)\n"
+        "cluster.ray.init = init_and_stop\n"
+        "for number in (signal.SIGTERM, signal.SIGHUP):\n"
+        "    with cluster.connect() as signals:\n"
         "        found = cluster.count_places(1), cluster.call([], os.path.basename, 'a/b')\n"
-        "        print(*found, file=sys.__stdout__)\n"
+        "        print(*found, *map(int, signals), file=sys.__stdout__, flush=True)\n"
     )
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
-    assert (ended.stdout, ended.stderr) == ("1 b\n" * 2, "")
+    folder = tmp_path / ("long" * 20)
+    folder.mkdir()
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": os.devnull, "TMPDIR": str(folder)}
+    env.pop("RAY_AUTH_TOKEN", None)
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=env,
+        start_new_session=True,
+    )
+    assert (ended.stdout, ended.stderr) == ("\nStopping\n1 b 15\n\nStopping\n1 b 1\n", "")
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.slow

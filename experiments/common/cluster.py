@@ -9,13 +9,16 @@ import collections
 import contextlib
 import io
 import os
+import secrets
 import signal
 import socket
+import tempfile
 
 import loky
 
 from experiments.common.state import State
 from support.errors import ROOT, WrongInput
+from support.system import find_memory, stop_signals, write_in_handler
 
 # Ray reads these when it is imported. It is to send no statistics about its use, and to leave out
 # what is excluded below, not what Git ignores.
@@ -30,6 +33,7 @@ PATIENCE = 0.5  # seconds between two looks into the mailbox
 MEMORY = 2**30  # bytes that a process takes, TensorFlow included
 MEMORY_PER_SETTING = 20 * 2**20  # bytes more, for TensorFlow keeps all that it has compiled
 STORE = 2**28  # bytes for what processes send each other
+MAX_FOLDER = 26  # bytes, for a socket's path has at most 103, and Ray's in it take up to 77
 WORKER = {  # what a process gets: the project as it is now, the reader's files included; one core
     "working_dir": str(ROOT),
     "excludes": [
@@ -54,8 +58,10 @@ def check_address(address):
 def connect(address=None, cores=None):
     """Starts Ray on this machine, or connects to a cluster; ends that afterwards.
 
-    Ctrl-C and SIGTERM would make Ray crash, so meanwhile they only add to a list. What is to be
-    printed has to be printed to `sys.__stdout__`.
+    Ctrl-C, SIGTERM and the like would make Ray crash, so meanwhile they only add to a list; its
+    processes don't hear them, for schedulers send them to all of a job. Ray's files are in a
+    directory of its own, which is removed afterwards. What is to be printed has to be printed to
+    `sys.__stdout__`.
 
     Args:
         address: HOST:PORT of a cluster; None for this machine.
@@ -67,53 +73,97 @@ def connect(address=None, cores=None):
     Raises:
         WrongInput: there is no such cluster.
     """
-    here = {
-        "address": "local",
-        "num_cpus": cores or loky.cpu_count(),
-        "object_store_memory": STORE,
-        "include_dashboard": False,
-    }
     if address:
         check_address(address)
     signals = []
-    # Ray reports processes that have died on standard output; here, `train` tells of them.
-    with collecting(signals), contextlib.redirect_stdout(io.StringIO()):
+    with (
+        collecting(signals),
+        # Ray reports processes that have died on standard output; here, `train` tells of them.
+        contextlib.redirect_stdout(io.StringIO()),
+        tempfile.TemporaryDirectory(
+            prefix="ray-", dir=find_short_folder(), ignore_cleanup_errors=True
+        ) as folder,
+    ):
+        here = {
+            "address": "local",
+            "num_cpus": cores or loky.cpu_count(),
+            "_memory": max(1, find_memory().free - STORE),
+            "object_store_memory": STORE,
+            "include_dashboard": False,
+            "_temp_dir": folder,
+        }
+        where = {"address": address} if address else here
+        if address is None:
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # or it is put into ~
         try:
-            where = {"address": address} if address else here
-            ray.init(
-                **where,
-                runtime_env={**WORKER},  # a copy, for Ray changes it
-                log_to_driver=False,
-                logging_level="CRITICAL",
-            )
+            with held_back(stop_signals()):
+                ray.init(
+                    **where,
+                    runtime_env={**WORKER},  # a copy, for Ray changes it
+                    log_to_driver=False,
+                    logging_level="CRITICAL",
+                )
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             if address is None:
-                raise OSError(f"Ray can't be started: {error}") from error
+                problem = f"Ray can't be started: {error}"
+                raise OSError(
+                    f"{problem}; its files are in {folder}, or where TMPDIR says"
+                ) from error
             problem = f"--address {address}: {error}; is RAY_AUTH_MODE the same as there?"
             raise WrongInput(problem) from error
-        with collecting(signals):  # again, for Ray has set its own handler
-            try:
-                yield signals
-            finally:
-                ray.shutdown()
+        try:
+            yield signals
+        finally:
+            kill_at_once(ray._private.worker._global_node)
+            ray.shutdown()
+
+
+def find_short_folder():
+    """A directory for temporary files whose name leaves room for those of Ray's sockets."""
+    folder = tempfile.gettempdir()
+    return folder if len(os.fsencode(folder)) <= MAX_FOLDER or os.name == "nt" else "/tmp"
+
+
+def kill_at_once(node):
+    """Lets `ray.shutdown` not wait until a node's processes end by a SIGTERM, which is held back.
+
+    Args:
+        node: `ray._private.node.Node`, for which there is no public way.
+    """
+    kill = node.kill_all_processes
+    node.kill_all_processes = lambda **how: kill(**{**how, "allow_graceful": False})
 
 
 @contextlib.contextmanager
 def collecting(signals):
-    """Lets Ctrl-C and SIGTERM do nothing but add their numbers to a list, and say so."""
+    """Lets the signals that ask a program to end do nothing but add their numbers to a list."""
 
     def collect(number, frame):
         signals.append(number)
-        with contextlib.suppress(OSError):  # not print, which may be at work at this moment
-            os.write(1, b"\nStopping\n")
+        write_in_handler(b"\nStopping\n")
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = stop_signals()
     before = [signal.signal(number, collect) for number in numbers]
     try:
         yield
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def held_back(numbers):
+    """Lets signals wait, and keeps their handlers; processes started meanwhile never get them."""
+    handlers = [signal.getsignal(number) for number in numbers]
+    can_wait = hasattr(signal, "pthread_sigmask")  # not on Windows
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers) if can_wait else None
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, handlers, strict=True):
+            signal.signal(number, handler)
+        if can_wait:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def demand(n_settings):

@@ -12,7 +12,6 @@ import io
 import os
 import re
 import shutil
-import signal
 import tempfile
 import textwrap
 import time
@@ -34,10 +33,11 @@ from support.errors import (
 )
 from support.options import load_lesson
 from support.snapshots import write_snapshot
+from support.system import stop_signals
 
 LESSON = ROOT / "run.py"
 MAX_MESSAGE = 200  # characters of a mistake's message that are told
-STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit statuses of a run that was stopped
+STOPPED = [128 + number for number in stop_signals()]  # exit statuses of a run that was stopped
 PAUSE = 1.0  # seconds between two reports of how far a compiled run is
 
 
