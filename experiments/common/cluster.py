@@ -15,6 +15,7 @@ import socket
 import tempfile
 
 import loky
+import psutil
 
 from experiments.common.state import State
 from support.errors import ROOT, WrongInput
@@ -76,6 +77,7 @@ def connect(address=None, cores=None):
     if address:
         check_address(address)
     signals = []
+    others = psutil.Process().children(recursive=True)
     with (
         collecting(signals),
         # Ray reports processes that have died on standard output; here, `train` tells of them.
@@ -114,8 +116,7 @@ def connect(address=None, cores=None):
         try:
             yield signals
         finally:
-            kill_at_once(ray._private.worker._global_node)
-            ray.shutdown()
+            shut_down(others)
 
 
 def find_short_folder():
@@ -124,14 +125,21 @@ def find_short_folder():
     return folder if len(os.fsencode(folder)) <= MAX_FOLDER or os.name == "nt" else "/tmp"
 
 
-def kill_at_once(node):
-    """Lets `ray.shutdown` not wait until a node's processes end by a SIGTERM, which is held back.
+def shut_down(others):
+    """Ends Ray and all its processes here; these don't hear the SIGTERM with which it would do so.
 
     Args:
-        node: `ray._private.node.Node`, for which there is no public way.
+        others: list of the processes that this one has started besides, of `psutil`.
     """
+    started = set(psutil.Process().children(recursive=True)) - set(others)
+    node = ray._private.worker._global_node  # to this, there is no public way
     kill = node.kill_all_processes
     node.kill_all_processes = lambda **how: kill(**{**how, "allow_graceful": False})
+    ray.shutdown()
+    for process in started:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(started, timeout=10)
 
 
 @contextlib.contextmanager
