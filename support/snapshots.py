@@ -47,7 +47,12 @@ ENDS_OF_MEMBERS = {  # of ZIP archives
     "model.weights.h5": f"in Keras's newer format; {SAVE_AGAIN}",
     ".npy": f"an archive of NumPy; {READS}",
 }
-WITHOUT_EFFECT = {"inputlayer", "flatten", "dropout", "multiply"}  # on Q-values; the mask is ones
+WITHOUT_EFFECT = {"inputlayer", "flatten", "dropout"}  # on Q-values
+PARAMETERS = {  # of layers that have an effect without weights
+    "rescaling": ("scale", "offset"),
+    "relu": ("negative_slope", "max_value", "threshold"),
+    "leakyrelu": ("negative_slope",),
+}
 
 
 class Snapshot(NamedTuple):
@@ -120,7 +125,8 @@ def use_weights(model, snapshot, settings=None):
 def _remedy(snapshot, shapes, own_shapes, settings):
     """What to do where a snapshot is of another network than `create_model` builds: a string."""
     ends = shapes[0][:1] + shapes[-1][-1:]
-    if len(ends) == 2 and ends != own_shapes[0][:1] + own_shapes[-1][-1:]:
+    is_as_deep = len(shapes) == len(own_shapes) and len(ends) == 2
+    if is_as_deep and ends != own_shapes[0][:1] + own_shapes[-1][-1:]:
         size, n_actions = ends
         return (
             f"it is for another --env, with observations of {size} numbers and {n_actions} actions"
@@ -258,7 +264,10 @@ def _layers(describe):
     """
     # It may be missing or be a stranger's; and Keras can't describe each layer of a reader's own.
     with contextlib.suppress(Exception):
-        return list(_names_of_layers(json.loads(describe())))[:MAX_LAYERS]
+        names = list(_names_of_layers(json.loads(describe())))
+        if names[-1] == "multiply":  # by the mask, which is of ones
+            names.pop()
+        return names[:MAX_LAYERS]
     return []
 
 
@@ -273,9 +282,9 @@ def _names_of_layers(description):
     kind = description["class_name"].split(">")[-1].lower()
     if kind != "activation" and kind not in WITHOUT_EFFECT:
         yield kind
-    if kind == "rescaling":
-        for name in ("scale", "offset"):
-            yield str(np.round(config[name], 4).tolist())
+    for name in PARAMETERS.get(kind, ()):
+        if config.get(name):
+            yield f"{name} {np.round(config[name], 4).tolist()}"
     activation = config.get("activation") or "linear"
     if isinstance(activation, dict):  # a function or layer of one's own
         name = activation["config"]

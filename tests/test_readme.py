@@ -61,6 +61,11 @@ INSTEAD = [  # of commands that take long, don't end, or need other computers: p
     (r".*pytest -m.*", "true"),  # the quick part of what the next one begins
     (r".*pytest.*", r"\g<0> -n 0 --collect-only tests/test_layout.py"),
     (r"python -m experiments\.\w+", r"\g<0> --help"),
+    (
+        r"(.*)one-sweep other-sweep",
+        r"\1experiments/results/grid_article.csv experiments/results/grid_best.csv",
+    ),
+    (r"(.*)theirs\.h5 (.*)", r"\1example-log/example-best.h5 \2 --eval-steps 500"),
     (r".*experiments\.sweep --resume.*", "true"),  # test_sweep.py does
     (r".*run\.py.* --model.*", r"\g<0> --eval-steps 500"),
     (r".*run\.py.* --(test|help)", r"\g<0>"),

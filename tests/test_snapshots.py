@@ -446,6 +446,32 @@ def test_other_activations_are_told(env, model, other, tmp_path):
         load_weights(other, filename)
 
 
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        (lambda hidden: hidden * np.float32(2), "multiply"),
+        (keras.layers.ReLU(negative_slope=0.3), "relu negative_slope 0.3"),
+        (keras.layers.ReLU(max_value=1.0), "relu max_value 1.0"),
+    ],
+)
+def test_a_part_without_weights_that_changes_the_network_is_told(change, told, other, tmp_path):
+    inputs = keras.Input((2,))
+    hidden = change(keras.layers.Dense(32, "relu")(inputs))
+    hidden = keras.layers.Dense(32, "relu")(hidden)
+    keras.Model(inputs, keras.layers.Dense(3)(hidden)).save(tmp_path / "x.h5")
+    with pytest.raises(WrongInput, match=f"dense relu {told} dense relu dense; create_model"):
+        load_weights(other, str(tmp_path / "x.h5"))
+
+
+def test_a_dueling_network_is_of_no_other_environment(other, tmp_path):
+    inputs = keras.Input((2,))
+    hidden = keras.layers.Dense(32, "relu")(keras.layers.Dense(32, "relu")(inputs))
+    advantages, value = keras.layers.Dense(3)(hidden), keras.layers.Dense(1)(hidden)
+    keras.Model(inputs, keras.layers.Add()([advantages, value])).save(tmp_path / "x.h5")
+    with pytest.raises(WrongInput, match="let create_model build its network"):
+        load_weights(other, str(tmp_path / "x.h5"))
+
+
 def test_a_snapshot_without_a_description_is_taken_as_it_is_with_a_warning(
     model, other, saved, capsys
 ):

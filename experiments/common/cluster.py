@@ -116,7 +116,7 @@ def connect(address=None, cores=None):
         try:
             yield signals
         finally:
-            shut_down(others)
+            shut_down(others, folder)
 
 
 def find_short_folder():
@@ -125,17 +125,21 @@ def find_short_folder():
     return folder if len(os.fsencode(folder)) <= MAX_FOLDER or os.name == "nt" else "/tmp"
 
 
-def shut_down(others):
+def shut_down(others, folder):
     """Ends Ray and all its processes here; these don't hear the SIGTERM with which it would do so.
 
     Args:
         others: list of the processes that this one has started besides, of `psutil`.
+        folder: the directory of Ray's files, which is named to those that begin.
     """
     started = set(psutil.Process().children(recursive=True)) - set(others)
     node = ray._private.worker._global_node  # to this, there is no public way
     kill = node.kill_all_processes
     node.kill_all_processes = lambda **how: kill(**{**how, "allow_graceful": False})
     ray.shutdown()
+    for process in psutil.process_iter(["cmdline"]):
+        if folder in " ".join(process.info["cmdline"] or []):
+            started.add(process)  # it had not begun before
     for process in started:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
