@@ -120,7 +120,7 @@ def finish(process):
 
 
 def pytest_addoption(parser):
-    parser.addoption("--draws", type=int, default=200, help="samples drawn to test statistics")
+    parser.addoption("--draws", type=int, default=100, help="samples drawn to test statistics")
     parser.addoption("--kills", type=int, default=4, help="how often a run is killed and resumed")
     parser.addoption("--damages", type=int, default=20, help="how many damaged files are read")
 

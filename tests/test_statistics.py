@@ -134,7 +134,8 @@ def test_thirty_runs_of_cartpole_have_intervals_that_hold(file, draws):
     samples = np.random.default_rng(0).choice(runs, (5 * draws, 30))
     intervals = np.array([typical_interval(sample) for sample in samples])
     known = intervals[~np.isnan(intervals[:, 0])]  # the others are all at 500, and so is the truth
-    assert np.mean([holds(interval, interquartile_mean(runs)) for interval in known]) > 0.92
+    held = np.mean([holds(interval, interquartile_mean(runs)) for interval in known])
+    assert held > 0.94 - margin(0.94, 5 * draws)
 
 
 def test_the_interquartile_mean_is_that_of_the_middle_half():
