@@ -79,7 +79,10 @@ class Options(argparse.Namespace):
         Raises:
             WrongInput: they are wrong.
         """
-        options = parse_options(self.lesson, self.constants, shlex.split(words))
+        words = shlex.split(words)
+        if "--help" in words or "-h" in words:  # which would end the prompt
+            raise WrongInput("--help is for the command line: python run.py --help")
+        options = parse_options(self.lesson, self.constants, words)
         if options.test or options.eager:
             raise WrongInput(
                 "--test is for the command line, and in place of --eager, a prompt has "

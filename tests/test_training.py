@@ -357,7 +357,7 @@ def test_ctrl_c_ends_a_run_but_not_the_prompt_and_says_how_to_go_on_there(
     assert trained_with("stopped")["discount_factor_gamma"] == 0.5
 
 
-@pytest.mark.parametrize("words", ["--test", "--eager"])
+@pytest.mark.parametrize("words", ["--test", "--eager", "--help"])
 def test_a_prompt_refuses_the_options_that_only_the_program_has(words):
     with pytest.raises(WrongInput, match=words):
         run.options.read(words)
