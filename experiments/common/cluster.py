@@ -303,5 +303,6 @@ def why_died(error):
     if isinstance(error, ray.exceptions.RayTaskError):
         return str(error.cause)
     if isinstance(error, ray.exceptions.RuntimeEnvSetupError):
-        return f"its process couldn't be started: {str(error).strip().splitlines()[-1]}"
+        reason = str(error).strip().splitlines()[-1]
+        return f"its process couldn't be started: {reason} (Ray's files are where TMPDIR says)"
     return "its process or its computer has died"
