@@ -285,8 +285,9 @@ def test_an_exact_sweep_ends_as_if_nothing_had_been(whole, start_node, tmp_path,
     stopped = steps(folder)
     read_until("Ray runtime started", first)
     process = start(tmp_path, "--resume", "whole", "--address", address)
-    second = start_node(f"--address={address}")  # meanwhile
     half_done = wait_until(lambda: going_on(folder, stopped), process, 200)
+    # Not before: on one computer, nodes unpack the program's files into one folder.
+    second = start_node(f"--address={address}")
     process.kill()
     process.communicate()
     killed = steps(folder)
