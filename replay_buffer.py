@@ -17,21 +17,28 @@ class ReplayBuffer:
         observation_space: Gymnasium space that gives the observations' shape, and their dtype where
             that is one of fractions; fractions are kept where it says that there are only integers.
         seed: seed of the buffer's own random generator.
+        n_steps: rewards that `sample` adds up, at least 1 (Sutton 1988; in DQN, Hessel et al.
+            2018).
+        gamma: weight of a reward that comes one step later.
 
     Raises:
-        ValueError: size is less than 1.
+        ValueError: n_steps is less than 1, or size less than n_steps.
         WrongInput: the arrays, once they are full, and a copy of them in a checkpoint don't fit
             into the memory that is free.
     """
 
-    def __init__(self, size, observation_space, seed=None):
-        if size < 1:
-            raise ValueError(f"a replay buffer holds at least 1 transition, not {size}")
+    def __init__(self, size, observation_space, seed=None, n_steps=1, gamma=1.0):
+        if n_steps < 1:
+            raise ValueError(f"targets look at least 1 step ahead, not {n_steps}")
+        if size < n_steps:
+            raise ValueError(f"a replay buffer holds {n_steps} transitions or more, not {size}")
         dtype = np.result_type(observation_space.dtype, np.float32)
         observation = np.zeros(observation_space.shape, dtype)
         bytes_per_transition = 2 * observation.nbytes + 8 + 4 + 1  # action, reward, done
         check_memory(2 * size * bytes_per_transition, f"REPLAY_BUFFER_SIZE {size}")
         self.size = size
+        self.n_steps = n_steps
+        self.gamma = gamma
         self.added = 0  # transitions ever added
         self.random = np.random.default_rng(seed)
         # np.zeros takes no memory before something is written into it.
@@ -53,38 +60,79 @@ class ReplayBuffer:
             reward: float, what it got for it.
             next_observation: what it saw then, of the observation space's shape.
             done: bool, whether the episode ended with this transition.
+
+        Raises:
+            ValueError: n_steps is more than 1, and this is not what followed the transition before,
+                although that was not the end of an episode.
         """
         row = self.added % self.size
         self.observations[row] = observation
+        if self.n_steps > 1 and self.added and not self.dones[row - 1]:
+            self.check_continues(row)
         self.actions[row] = action
         self.rewards[row] = reward
         self.next_observations[row] = next_observation
         self.dones[row] = done
         self.added += 1
 
+    def check_continues(self, row):
+        """Raises `ValueError` where a row is not what followed the row before."""
+        if not np.array_equal(self.observations[row], self.next_observations[row - 1]):
+            raise ValueError(
+                f"to add up {self.n_steps} rewards, the last transition of each episode must be "
+                "stored as done"
+            )
+
     def sample(self, batch_size):
         """Draws transitions uniformly, with replacement.
+
+        With `n_steps` of more than 1, each is followed to the n-th step, or to the end of its
+        episode. The newest ones, which are not followed by as many steps yet, are not drawn.
 
         Args:
             batch_size: how many.
 
         Returns:
             Arrays of `batch_size` rows, copies: observations, actions (int64), rewards (float32),
-            next_observations, dones (bool).
+            next_observations, dones (bool). The rewards are those of `n_steps` steps, discounted
+            and added up; the last two are of the last of these steps.
 
         Raises:
-            ValueError: the buffer is empty.
+            ValueError: the buffer holds fewer than `n_steps` transitions.
         """
-        if self.added == 0:
-            raise ValueError("an empty replay buffer has nothing to sample")
-        rows = self.random.integers(len(self), size=batch_size)
+        if len(self) < self.n_steps:
+            raise ValueError(
+                f"of {len(self)} transitions in a replay buffer, none can be followed for "
+                f"{self.n_steps} steps"
+            )
+        rows = self.random.integers(len(self) - self.n_steps + 1, size=batch_size)
+        if self.n_steps > 1:
+            rows = (self.added + rows) % len(self)  # they were counted from the oldest
+        rewards, last_rows = self.look_ahead(rows)
         return (
             self.observations[rows],
             self.actions[rows],
-            self.rewards[rows],
-            self.next_observations[rows],
-            self.dones[rows],
+            rewards,
+            self.next_observations[last_rows],
+            self.dones[last_rows],
         )
+
+    def look_ahead(self, rows):
+        """Follows transitions to the n-th step, or to the end of their episodes.
+
+        Args:
+            rows: where they are, an array of integers.
+
+        Returns:
+            (rewards, rows): the discounted sums of the rewards on the way, float32; and where the
+            last transitions are.
+        """
+        rewards = self.rewards[rows]
+        for step in range(1, self.n_steps):
+            goes_on = ~self.dones[rows]
+            rows = (rows + goes_on) % len(self)
+            rewards += goes_on * (self.gamma**step * self.rewards[rows])
+        return rewards, rows
 
     def get_state(self):
         """Returns what a resumed run needs: the transitions, and the random generator's state."""

@@ -10,6 +10,7 @@ LEARNING_RATE_DECAY = 1.0  # what it is multiplied by at the last step; it falls
 BATCH_SIZE = 64  # transitions per update
 TARGET_UPDATE_EVERY = 1000  # steps between copies of the weights to the target network
 DISCOUNT_FACTOR_GAMMA = 0.99  # weight of the next state's value
+N_STEPS = 1  # rewards that a target adds up before it asks the target network
 TRAIN_START = 2000  # first step with an update
 REPLAY_BUFFER_SIZE = 50000  # transitions kept
 MAX_STEPS = 200000  # steps of one training run
@@ -21,6 +22,7 @@ EVAL_STEPS = 10000  # steps of one evaluation
 EVAL_EPSILON = 0  # probability of a random action in evaluation: fully greedy
 Q_VALIDATION_SIZE = 10000  # observations over which avg_max_q_value is averaged
 HIDDEN_UNITS = 32  # neurons in each hidden layer
+LAYER_NORMALIZATION = False  # whether the sums of a hidden layer are normalized
 SCALE_OBSERVATIONS = False  # whether the network sees observations scaled to -1 ... 1
 
 # Options are read before TensorFlow is imported, which takes seconds: mistakes are told at once.
@@ -70,8 +72,8 @@ def create_model(env):
     action_mask = keras.Input((n_actions,), name="action_mask")
     if SCALE_OBSERVATIONS:
         observations = keras.layers.Rescaling(*scale_and_offset(env.observation_space))(inputs)
-    hidden = keras.layers.Dense(HIDDEN_UNITS, activation="relu")(observations)
-    hidden = keras.layers.Dense(HIDDEN_UNITS, activation="relu")(hidden)
+    hidden = hidden_layer(observations)
+    hidden = hidden_layer(hidden)
     q_values = keras.layers.Dense(n_actions)(hidden)
     filtered_q_values = keras.layers.Multiply()([q_values, action_mask])
     model = keras.Model([inputs, action_mask], filtered_q_values)
@@ -79,6 +81,14 @@ def create_model(env):
     model.compile(optimizer, loss="mean_squared_error")
     optimizer.build(model.trainable_variables)  # now, so that a checkpoint can restore its state
     return model
+
+
+def hidden_layer(inputs):
+    """Output of a new layer of HIDDEN_UNITS neurons with relu, for the output of another layer."""
+    if not LAYER_NORMALIZATION:
+        return keras.layers.Dense(HIDDEN_UNITS, activation="relu")(inputs)
+    sums = keras.layers.Dense(HIDDEN_UNITS)(inputs)
+    return keras.layers.ReLU()(keras.layers.LayerNormalization()(sums))
 
 
 def create_optimizer():
@@ -130,7 +140,7 @@ def fit_batch(env, model, target_model, batch):
     # The Bellman equation, Q(s, a) = r + gamma * max Q(s', a') over all a', gives the targets.
     max_next_q_values = tf.reduce_max(predict(env, target_model, next_observations), axis=1)
     max_next_q_values = tf.where(dones, 0.0, max_next_q_values)
-    targets = tf.cast(rewards, tf.float32) + DISCOUNT_FACTOR_GAMMA * max_next_q_values
+    targets = tf.cast(rewards, tf.float32) + DISCOUNT_FACTOR_GAMMA**N_STEPS * max_next_q_values
     masks = one_hot_encode(env.action_space.n, actions)
     with tf.GradientTape() as tape:
         q_values = model([tf.cast(observations, tf.float32), masks], training=True)  # for Dropout
@@ -236,7 +246,9 @@ def train(env, eval_env, model, training):
     target_model = keras.models.clone_model(model)
     target_model.set_weights(model.get_weights())
     buffer_seed = spawn_seeds(training.seed)["replay_buffer"]
-    replay_buffer = ReplayBuffer(REPLAY_BUFFER_SIZE, env.observation_space, buffer_seed)
+    replay_buffer = ReplayBuffer(
+        REPLAY_BUFFER_SIZE, env.observation_space, buffer_seed, N_STEPS, DISCOUNT_FACTOR_GAMMA
+    )
     log = TrainingLog(LOG_EVERY)
     loss = None
     env.reset()

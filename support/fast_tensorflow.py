@@ -23,8 +23,6 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # the CPU is quicker; without this line, a GPU is used
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # kernels that pay for large networks only
-# Up to some 500 neurons in a layer, waking a second thread takes longer than what it would help.
-os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 # An environment may open a window, whose OpenGL would crash where its LLVM meets TensorFlow's.
 os.environ.setdefault("SDL_FRAMEBUFFER_ACCELERATION", "0")
 if os.path.expanduser("~") == "~":  # there is no home, and TensorFlow would make a folder "~" here

@@ -417,6 +417,13 @@ def check_steps(options, settings):
             f"MAX_STEPS {max_steps} must be greater than TRAIN_START {train_start}, the first step "
             "that learns: raise --max-steps or lower --train-start"
         )
+    n_steps = settings.get("n_steps", 1)
+    for name in ("train_start", "replay_buffer_size"):
+        if n_steps > settings.get(name, n_steps):
+            raise WrongInput(
+                f"N_STEPS {n_steps} must not be greater than {name.upper()} {settings[name]}: "
+                f"lower --n-steps or raise --{name.replace('_', '-')}"
+            )
     done = options.stopped_run.state["run"]["step"] if options.stopped_run else 0
     if max_steps and max_steps <= done:
         raise WrongInput(

@@ -17,6 +17,7 @@ RANGES = {  # of the constants of run.py; those that a reader adds may have any 
     "BATCH_SIZE": COUNT,
     "TARGET_UPDATE_EVERY": COUNT,
     "DISCOUNT_FACTOR_GAMMA": PROBABILITY,
+    "N_STEPS": COUNT,
     "TRAIN_START": COUNT,
     "REPLAY_BUFFER_SIZE": COUNT,
     "MAX_STEPS": COUNT,

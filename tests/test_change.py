@@ -389,7 +389,9 @@ class OwnBuffer:
 
 
 """
-MAKE_BUFFER = "ReplayBuffer(REPLAY_BUFFER_SIZE, env.observation_space, buffer_seed)"
+MAKE_BUFFER = """ReplayBuffer(
+        REPLAY_BUFFER_SIZE, env.observation_space, buffer_seed, N_STEPS, DISCOUNT_FACTOR_GAMMA
+    )"""
 
 
 @pytest.mark.slow

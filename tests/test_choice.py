@@ -56,7 +56,14 @@ def test_what_the_compiled_loop_mirrors_is_what_somebody_has_looked_at():
 
 
 def test_all_functions_of_the_lesson_are_called_or_mirrored():
-    called = {"create_model", "create_optimizer", "predict", "fit_batch", "one_hot_encode"}
+    called = {
+        "create_model",
+        "hidden_layer",
+        "create_optimizer",
+        "predict",
+        "fit_batch",
+        "one_hot_encode",
+    }
     without_effect = {"save_model"}
     functions = inspect.getmembers(lesson, inspect.isfunction)
     own = {name for name, function in functions if function.__module__ == "run"}
@@ -73,7 +80,7 @@ def test_all_functions_of_the_lesson_are_called_or_mirrored():
         {"        done = term": "        # at the flag\n\n        done = term"},
         {"Trains the network by deep Q-learning": "Does"},
         {"    return loss\n": "    return 2 * loss\n"},
-        {'HIDDEN_UNITS, activation="relu")(observations)': "7)(observations)"},
+        {"hidden = hidden_layer(observations)": "hidden = hidden_layer(inputs)"},
         {"import tqdm\n": "import tqdm\n\n\ndef mine(x):\n    return x\n"},
         {"TRAIN_EPSILON = 0.01": "TRAIN_EPSILON = 0.02"},
     ],
@@ -153,7 +160,13 @@ def test_an_option_that_acts_only_outside_of_the_loop_is_trained_exactly(words, 
 
 def test_every_constant_of_run_is_used_by_the_loop_or_acts_only_outside_of_it():
     source = inspect.getsource(compiled_loop)
-    called = [lesson.create_model, lesson.create_optimizer, lesson.predict, lesson.fit_batch]
+    called = [
+        lesson.create_model,
+        lesson.hidden_layer,
+        lesson.create_optimizer,
+        lesson.predict,
+        lesson.fit_batch,
+    ]
     source += "".join(inspect.getsource(function) for function in called)
     for constant in lesson.options.constants:
         assert (constant.constant in source) == (constant.constant not in OUTSIDE)

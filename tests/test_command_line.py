@@ -92,6 +92,12 @@ WRONG = {
     "--seed -1": "must be an integer between 0 and 4294967295, not '-1'",
     "--seed 4294967296": "must be an integer between 0 and 4294967295, not '4294967296'",
     "--train-start 2": "MAX_STEPS 2 must be greater than TRAIN_START 2, the first step that learns",
+    "--n-steps 6 --train-start 5 --max-steps 9": (
+        "N_STEPS 6 must not be greater than TRAIN_START 5: lower --n-steps or raise --train-start"
+    ),
+    "--n-steps 6 --replay-buffer-size 5 --train-start 6 --max-steps 9": (
+        "N_STEPS 6 must not be greater than REPLAY_BUFFER_SIZE 5: lower --n-steps or raise"
+    ),
     "--name taken": "taken-log exists; choose another name",
     "--name file": "file-log can't be made: Not a directory",
     "--name a/b": "'a/b' is not a valid file name",

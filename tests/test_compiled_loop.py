@@ -10,6 +10,7 @@ from conftest import ROOT
 import run
 from experiments.common.compiled_loop import STEPS_PER_CALL, CompiledLoop
 from experiments.common.dynamics import DYNAMICS
+from replay_buffer import ReplayBuffer
 from support.errors import Diverged
 from support.options import load_lesson
 
@@ -121,6 +122,28 @@ def test_an_update_in_the_loop_is_fit_batch():
     ):
         for a, b in zip(ours, theirs, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_rewards_are_summed_as_the_replay_buffer_does():
+    n, n_steps = 70, 3  # steps, of which the buffer keeps 30
+    words = f"--replay-buffer-size 30 --train-epsilon 1 --train-start 1000 --n-steps {n_steps}"
+    loop = make_loop(words, "CartPole-v1")
+    *_, (*_, buffer) = take_steps(loop, n)
+    replay_buffer = ReplayBuffer(30, loop.env.observation_space, 0, n_steps, 0.99)
+    columns = [column.numpy() for column in buffer]
+    for row in (n + np.arange(30)) % 30:
+        replay_buffer.add(*[column[row] for column in columns])
+    assert replay_buffer.dones.sum() >= 2
+    rows = loop.draw_rows(np.random.default_rng(0), n)[0]
+    assert (rows.min(), rows.max()) == (0, 27)
+    packed = tf.stack([tf.cast(column, tf.float32) for column in buffer[1:3] + buffer[4:]], axis=1)
+    packed = tf.concat([buffer[0], buffer[3], packed], axis=1)
+    ours = loop.look_ahead(packed, rows, n)
+    expected_rewards, last_rows = replay_buffer.look_ahead(rows)
+    np.testing.assert_allclose(ours[2], expected_rewards, rtol=1e-6)
+    np.testing.assert_array_equal(ours[0], replay_buffer.observations[rows])
+    np.testing.assert_array_equal(ours[3], replay_buffer.next_observations[last_rows])
+    np.testing.assert_array_equal(ours[4], replay_buffer.dones[last_rows])
 
 
 def test_batches_come_from_what_the_buffer_holds():

@@ -49,6 +49,66 @@ def test_a_batch_has_the_asked_number_of_whole_transitions(batch_size, count):
     assert rows(batch) <= rows(zip(*added, strict=True))
 
 
+def sum_by_hand(transitions, number, n_steps, gamma):
+    """What is learned from a transition, looking `n_steps` ahead; None if it's too new."""
+    total = 0.0
+    for step, transition in enumerate(transitions[number : number + n_steps]):
+        total += gamma**step * transition[2]
+        if transition[4] or step == n_steps - 1:
+            return (*transitions[number][:2], total, *transition[3:])
+
+
+@given(
+    size=st.integers(5, 20),
+    ends=st.lists(st.booleans(), min_size=5, max_size=60),
+    n_steps=st.integers(1, 5),
+)
+def test_rewards_are_summed_over_steps_up_to_the_end_of_an_episode(size, ends, n_steps):
+    """Also across the buffer's seam, and those without as many successors aren't drawn."""
+    buffer, transitions = ReplayBuffer(size, SPACE, 0, n_steps, gamma=0.5), []
+    for number, done in enumerate(ends):
+        observation = np.array([number, -number], np.float32)
+        next_observation = np.array([number + 1, -number - 1], np.float32)
+        transitions.append((observation, number % 3, float(number), next_observation, done))
+        buffer.add(*transitions[-1])
+    newest = transitions[-size:]
+    followed = range(len(newest) - n_steps + 1)
+    by_hand = [sum_by_hand(newest, number, n_steps, 0.5) for number in followed]
+    assert rows(buffer.sample(60 * size)) == rows(zip(*by_hand, strict=True))
+
+
+def test_rewards_of_several_steps_count_less_the_later_they_come():
+    """A whole episode of Mountain Car, from its last five steps on: -1 for each, then no more."""
+    env = gym.make("MountainCar-v0")
+    buffer = ReplayBuffer(1000, env.observation_space, 0, n_steps=5, gamma=0.99)
+    observation, _ = env.reset(seed=0)
+    done = False
+    while not done:
+        next_observation, reward, terminated, truncated, _ = env.step(1)
+        done = terminated or truncated
+        buffer.add(observation, 1, reward, next_observation, done)
+        observation = next_observation
+    for _ in range(4):  # steps of the next episode, so that the last one is followed, too
+        buffer.add(observation, 1, -1.0, observation, False)
+    _, _, rewards, next_observations, dones = buffer.sample(2000)
+    sums = [-1 - 0.99 - 0.9801 - 0.970299 - 0.96059601, -3.940399, -2.9701, -1.99, -1.0]
+    assert np.unique(rewards) == pytest.approx(sums)
+    assert dones.sum() == pytest.approx(2000 * 5 / 200, rel=0.5)
+    assert (next_observations[dones] == next_observation).all()
+
+
+def test_an_episode_that_is_cut_off_unnoticed_is_refused_where_rewards_are_summed():
+    buffer = ReplayBuffer(10, SPACE, 0, n_steps=2)
+    buffer.add(np.zeros(2), 0, -1.0, np.ones(2), False)
+    buffer.add(np.ones(2), 0, -1.0, np.zeros(2), True)
+    buffer.add(np.ones(2), 0, -1.0, np.zeros(2), False)
+    with pytest.raises(ValueError, match="last transition of each episode must be stored as done"):
+        buffer.add(np.ones(2), 0, -1.0, np.zeros(2), False)
+    plain = ReplayBuffer(10, SPACE, 0)
+    for _ in range(2):
+        plain.add(np.zeros(2), 0, -1.0, np.ones(2), False)
+
+
 def test_samples_uniformly_and_with_replacement():
     buffer = ReplayBuffer(10, SPACE, seed=2)
     for number in range(15):
@@ -129,10 +189,18 @@ def test_adding_and_sampling_touch_as_little_of_a_large_buffer_as_of_a_small_one
 
 
 def test_refuses_a_size_of_nothing_and_a_sample_of_nothing():
-    with pytest.raises(ValueError, match="at least 1 transition, not 0"):
+    with pytest.raises(ValueError, match="1 transitions or more, not 0"):
         ReplayBuffer(0, SPACE)
-    with pytest.raises(ValueError, match="empty"):
+    with pytest.raises(ValueError, match="of 0 transitions"):
         ReplayBuffer(1, SPACE).sample(1)
+    with pytest.raises(ValueError, match="3 transitions or more, not 2"):
+        ReplayBuffer(2, SPACE, n_steps=3)
+    with pytest.raises(ValueError, match="at least 1 step ahead, not 0"):
+        ReplayBuffer(2, SPACE, n_steps=0)
+    buffer = ReplayBuffer(9, SPACE, n_steps=3)
+    add_numbered(buffer, 1)
+    with pytest.raises(ValueError, match=r"of 1 transitions.* none can be followed for 3 steps"):
+        buffer.sample(1)
 
 
 def test_a_buffer_takes_no_memory_before_it_fills():

@@ -31,7 +31,8 @@ from support.settings import as_option, read_settings
 SETTINGS = (
     "--train-start 100 --batch-size 16 --q-validation-size 200 --target-update-every 100 "
     "--train-epsilon 0.3 --max-steps 3000 --eval-every 500 --eval-steps 450 --snapshot-every 400 "
-    "--log-every 200 --checkpoint-every 250 --replay-buffer-size 1000 --hidden-units 128"
+    "--log-every 200 --checkpoint-every 250 --replay-buffer-size 1000 --hidden-units 128 "
+    "--n-steps 3 --layer-normalization"
 ).split()
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 TIMINGS = {"episode_seconds", "steps_per_second", "memory_used"}

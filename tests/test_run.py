@@ -45,6 +45,22 @@ def test_the_network_is_the_articles(model):
     assert np.isclose(model.optimizer.learning_rate.numpy(), 0.001)
 
 
+def test_layer_normalization_gives_each_hidden_layer_sums_of_mean_0_and_variance_1(env):
+    run.LAYER_NORMALIZATION = True
+    model = run.create_model(env)
+    normalizations = [
+        layer for layer in model.layers if isinstance(layer, keras.layers.LayerNormalization)
+    ]
+    assert len(normalizations) == 2
+    outputs = keras.Model(model.inputs, [layer.output for layer in normalizations])
+    observations = np.array([[-1.2, -0.07], [0.5, 0.05]], np.float32)
+    for sums in outputs([observations, np.ones((2, 3))]):
+        np.testing.assert_allclose(np.mean(sums, axis=1), 0, atol=1e-5)
+        np.testing.assert_allclose(np.var(sums, axis=1), 1, atol=0.1)
+    relus = [layer for layer in model.layers if isinstance(layer, keras.layers.ReLU)]
+    assert [relu.input for relu in relus] == [layer.output for layer in normalizations]
+
+
 def test_the_learning_rate_falls_linearly_until_the_last_step(env, monkeypatch):
     monkeypatch.setattr(run, "LEARNING_RATE_DECAY", 0.01)
     optimizer = run.create_optimizer()

@@ -57,7 +57,7 @@ def refusal(command, script, *arguments):
 
 def test_constants_are_the_defaults_and_help_lists_them(command):
     settings = run.options.constants
-    assert len(settings) == 18
+    assert len(settings) == 20
     text = show_help(command, ROOT / "run.py")
     for setting in settings:
         assert getattr(run, setting.constant) == setting.default
@@ -292,6 +292,7 @@ BOUNDS = {  # the smallest and the largest value of each constant, and what is b
     "BATCH_SIZE": ("1", "1000000000", "0", "1000000001"),
     "TARGET_UPDATE_EVERY": ("1", "1000000000", "0", "1000000001"),
     "DISCOUNT_FACTOR_GAMMA": ("0", "1", "-0.001", "1.001"),
+    "N_STEPS": ("1", "1000000000", "0", "1000000001"),
     "TRAIN_START": ("1", "1000000000", "0", "1000000001"),
     "REPLAY_BUFFER_SIZE": ("1", "1000000000", "0", "1000000001"),
     "MAX_STEPS": ("1", "1000000000", "0", "1000000001"),

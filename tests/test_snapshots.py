@@ -252,7 +252,7 @@ def test_a_snapshot_of_any_setting_and_environment_is_played_without_other_optio
 @pytest.mark.slow
 def test_a_constant_of_a_reader_that_shapes_the_network_is_told_by_the_snapshot(command, tmp_path):
     source = (ROOT / "run.py").read_text()
-    first = '    hidden = keras.layers.Dense(HIDDEN_UNITS, activation="relu")(observations)\n'
+    first = "    hidden = hidden_layer(observations)\n"
     second = first.replace("observations", "hidden")
     loop = f"    hidden = observations\n    for _ in range(LAYERS):\n    {second}"
     assert first + second in source

@@ -17,7 +17,8 @@ def plain_keras_fit_batch(env, model, target_model, batch):
     observations, actions, rewards, next_observations, dones = batch
     all_actions = np.ones((len(actions), env.action_space.n))
     next_q_values = target_model.predict([next_observations, all_actions], verbose=0)
-    targets = rewards + run.DISCOUNT_FACTOR_GAMMA * next_q_values.max(axis=1) * ~dones
+    discount = run.DISCOUNT_FACTOR_GAMMA**run.N_STEPS
+    targets = rewards + discount * next_q_values.max(axis=1) * ~dones
     taken = np.eye(env.action_space.n)[actions]
     history = model.fit(
         [observations, taken],
@@ -30,7 +31,8 @@ def plain_keras_fit_batch(env, model, target_model, batch):
 
 
 def filled_buffer(env, steps):
-    buffer = ReplayBuffer(steps, env.observation_space, seed=0)
+    size, gamma = run.REPLAY_BUFFER_SIZE, run.DISCOUNT_FACTOR_GAMMA
+    buffer = ReplayBuffer(size, env.observation_space, 0, run.N_STEPS, gamma)
     env.action_space.seed(0)
     observation, _ = env.reset(seed=0)
     for _ in range(steps):
@@ -47,7 +49,9 @@ def relative_difference(arrays, others):
 
 
 @pytest.mark.slow
-def test_fit_batch_equals_predict_and_fit_over_many_batches():
+@pytest.mark.parametrize("n_steps, layer_normalization", [(1, False), (3, True)])
+def test_fit_batch_equals_predict_and_fit_over_many_batches(n_steps, layer_normalization):
+    run.N_STEPS, run.LAYER_NORMALIZATION = n_steps, layer_normalization
     env = gym.make("MountainCar-v0")
     keras.utils.set_random_seed(0)
     ours, plain, target = run.create_model(env), run.create_model(env), run.create_model(env)

@@ -242,7 +242,7 @@ class CompiledLoop:
 
         def learn(i, *others):
             next_i, _, state, age, buffer = take_step(i, *others)
-            batch = self.columns(tf.gather(buffer, rows[i]))
+            batch = self.look_ahead(buffer, rows[i], first_step + i)
             loss = lesson.fit_batch(self.env, self.model, self.target_model, batch)
             return next_i, tf.cast(loss, tf.float32), state, age, buffer
 
@@ -312,11 +312,35 @@ class CompiledLoop:
         return np.where(random.random(STEPS_PER_CALL) < epsilon, actions, -1)
 
     def draw_rows(self, random, first_step):
-        """For each step of a call, the rows of the replay buffer that are its batch."""
+        """For each step of a call, the rows of its batch, counted from the oldest transition."""
         stored = np.arange(first_step, first_step + STEPS_PER_CALL)
-        filled = np.minimum(stored, self.lesson.REPLAY_BUFFER_SIZE)
+        followed = np.minimum(stored, self.lesson.REPLAY_BUFFER_SIZE) - self.lesson.N_STEPS + 1
         fractions = random.random((STEPS_PER_CALL, self.lesson.BATCH_SIZE), np.float32)
-        return (fractions * filled[:, np.newaxis]).astype(np.int32)
+        return (fractions * followed[:, np.newaxis]).astype(np.int32)
+
+    def look_ahead(self, buffer, rows, stored):
+        """A batch: `sample` and `look_ahead` of ReplayBuffer.
+
+        Args:
+            buffer: replay buffer.
+            rows: rows of the batch, as `draw_rows` has drawn them.
+            stored: how many transitions have ever been stored.
+
+        Returns:
+            Observations, actions, rewards, next_observations, dones.
+        """
+        n_steps, gamma = self.lesson.N_STEPS, self.lesson.DISCOUNT_FACTOR_GAMMA
+        filled = tf.minimum(stored, self.lesson.REPLAY_BUFFER_SIZE)
+        if n_steps > 1:
+            rows = (stored + rows) % filled
+        observations, actions, rewards, *ends = self.columns(tf.gather(buffer, rows))
+        next_observations, dones = ends
+        for step in range(1, n_steps):
+            goes_on = ~dones
+            rows = tf.where(goes_on, rows + 1, rows) % filled
+            _, _, later_rewards, next_observations, dones = self.columns(tf.gather(buffer, rows))
+            rewards += tf.where(goes_on, gamma**step * later_rewards, 0.0)
+        return observations, actions, rewards, next_observations, dones
 
     def empty_buffer(self):
         """A replay buffer: one array, in which XLA can change a row without copying the others."""
