@@ -84,11 +84,15 @@ def create_model(env):
 
 
 def hidden_layer(inputs):
-    """Output of a new layer of HIDDEN_UNITS neurons with relu, for the output of another layer."""
+    """Output of a new layer of HIDDEN_UNITS neurons with relu, whose inputs are those given.
+
+    LAYER_NORMALIZATION divides the sums of the neurons by the root of their mean square, before
+    relu (Zhang and Sennrich 2019).
+    """
     if not LAYER_NORMALIZATION:
         return keras.layers.Dense(HIDDEN_UNITS, activation="relu")(inputs)
     sums = keras.layers.Dense(HIDDEN_UNITS)(inputs)
-    return keras.layers.ReLU()(keras.layers.LayerNormalization()(sums))
+    return keras.layers.ReLU()(keras.layers.RMSNormalization()(sums))
 
 
 def create_optimizer():

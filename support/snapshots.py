@@ -79,7 +79,7 @@ class Snapshot(NamedTuple):
         told = {"hidden_units": widths.pop()} if len(widths) == 1 else {}
         if self.layers:
             told["scale_observations"] = "rescaling" in self.layers
-            told["layer_normalization"] = "layernormalization" in self.layers
+            told["layer_normalization"] = "rmsnormalization" in self.layers
         return told
 
 
