@@ -68,6 +68,7 @@ PAGE = Path(__file__).parent / "page"
 OPTIMUM_POINTS = 101  # along each axis, at which the page has the right values
 MAX_BYTES = 3_000_000  # of the page; beyond that, snapshots are left out
 TOLERANCE = 1e-3  # of Q-values
+EPSILON = 1e-3  # that keeps Keras's LayerNormalization from dividing by 0
 UNTOLD = ("log_every", "snapshot_every", "checkpoint_every", "eval_every")  # don't change a run
 STATES = 100  # at which a network is compared with what the page makes of its weights
 
@@ -97,15 +98,17 @@ def read_run(logdir):
         raise WrongInput(f"{logdir} has no snapshots NAME-STEP.h5; train longer")
     policies = {step: load_policy(filename) for step, filename in steps.items()}
     networks = [as_network(policy) for policy in policies.values()]
-    if any(sizes != networks[0][1] for _, sizes in networks):
+    _, sizes, normalized = networks[0]
+    if any(network[1:] != (sizes, normalized) for network in networks):
         raise WrongInput(f"{logdir} has snapshots of different networks")
-    _, sizes = networks[0]
     return {
         "name": readable(os.path.basename(os.path.normpath(logdir)).removesuffix("-log")),
         "title": describe(settings, sizes),
         "gamma": next(iter(policies.values())).gamma,
         "targetUpdateEvery": settings.get("target_update_every", run.TARGET_UPDATE_EVERY),
+        "nSteps": settings.get("n_steps", 1),
         "sizes": sizes,
+        "normalized": normalized,
         "evaluations": [
             {
                 "step": evaluation.step,
@@ -116,7 +119,7 @@ def read_run(logdir):
         ],
         "snapshots": [
             {"step": step, "weights": encode(weights)}
-            for step, (weights, _) in zip(steps, networks, strict=True)
+            for step, (weights, *_) in zip(steps, networks, strict=True)
         ],
     }
 
@@ -139,7 +142,9 @@ def find_snapshots(logdir):
 def describe(settings, sizes):
     """The neurons of a run's network, and the settings in which it differs from run.py, as text."""
     others = [
-        f"{setting.constant} {settings[setting.name]}"
+        setting.constant
+        if settings[setting.name] is True
+        else f"{setting.constant} {settings[setting.name]}"
         for setting in run.options.constants
         if setting.name in settings
         and settings[setting.name] != setting.default
@@ -156,28 +161,47 @@ def as_network(policy):
         policy: `TrainedPolicy` in Mountain Car.
 
     Returns:
-        (weights, sizes): all weights in a row, float32; numbers of values before, between and after
-        the layers.
+        (weights, sizes, normalized): all weights in a row, float32; numbers of values before,
+        between and after the layers; whether the sums of hidden layers are normalized.
 
     Raises:
         WrongInput: the page can't compute what this network does.
     """
-    dense = [layer for layer in policy.model.layers if isinstance(layer, keras.layers.Dense)]
-    sizes = [2, *[layer.units for layer in dense]]
-    kernel, bias, *others = policy.model.get_weights()
-    for layer in policy.model.layers:
+    layers = policy.model.layers
+    sizes = [2, *[layer.units for layer in layers if isinstance(layer, keras.layers.Dense)]]
+    normalized = any(isinstance(layer, keras.layers.LayerNormalization) for layer in layers)
+    parts = policy.model.get_weights()
+    if [part.shape for part in parts] == shapes_of_weights(sizes, normalized):
+        weights = in_a_row(parts, layers)
+        states = some_states()
+        values = q_values(states, weights, sizes, normalized)
+        if np.allclose(values, policy.q_values(states), rtol=TOLERANCE, atol=TOLERANCE):
+            return weights, sizes, normalized
+    raise WrongInput(
+        f"{policy.filename}: the page computes Dense layers, one after another, the hidden ones "
+        "with relu, all of them with LayerNormalization before it or none, and this network is "
+        "different; to show it, change experiments/page and explore.py"
+    )
+
+
+def shapes_of_weights(sizes, normalized):
+    """The shapes of the weights of a network that the page can compute, in Keras's order."""
+    shapes = []
+    for inputs, outputs in itertools.pairwise(sizes):
+        shapes += [(inputs, outputs), (outputs,)]  # kernel, bias
+        if normalized:
+            shapes += [(outputs,), (outputs,)]  # scale, offset
+    return shapes[:-2] if normalized else shapes  # the last layer is not normalized
+
+
+def in_a_row(parts, layers):
+    """The weights of a network in a row, float32; its layers tell how it scales observations."""
+    kernel, bias, *others = parts
+    for layer in layers:
         if isinstance(layer, keras.layers.Rescaling):  # becomes a part of the first Dense layer
             bias = bias + layer.offset @ kernel
             kernel = np.reshape(layer.scale, (-1, 1)) * kernel
-    weights = np.concatenate([weight.ravel() for weight in (kernel, bias, *others)])
-    states = some_states()
-    values = q_values(states, weights, sizes)
-    if not np.allclose(values, policy.q_values(states), rtol=TOLERANCE, atol=TOLERANCE):
-        raise WrongInput(
-            f"{policy.filename}: the page computes Dense layers with relu, one after another, and "
-            "this network is different; to show it, change experiments/page and explore.py"
-        )
-    return weights, sizes
+    return np.concatenate([part.ravel() for part in (kernel, bias, *others)])
 
 
 def some_states():
@@ -186,14 +210,20 @@ def some_states():
     return np.random.default_rng(0).uniform(space.low, space.high, (STATES, 2))
 
 
-def q_values(states, weights, sizes):
+def q_values(states, weights, sizes, normalized):
     """What the page computes: Q-values (n, 3) of states (n, 2); `as_network` explains the rest."""
     values, rest = states, weights
     for number, (inputs, outputs) in enumerate(itertools.pairwise(sizes), start=1):
         kernel, bias, rest = np.split(rest, [inputs * outputs, (inputs + 1) * outputs])
         values = values @ kernel.reshape(inputs, outputs) + bias
-        if number < len(sizes) - 1:
-            values = np.maximum(values, 0)
+        if number == len(sizes) - 1:
+            break
+        if normalized:
+            scale, offset, rest = np.split(rest, [outputs, 2 * outputs])
+            values = values - values.mean(axis=1, keepdims=True)
+            values /= np.sqrt(values.var(axis=1, keepdims=True) + EPSILON)
+            values = values * scale + offset
+        values = np.maximum(values, 0)
     return values
 
 
@@ -259,7 +289,8 @@ def thin_out(runs):
 def least_missed(shown):
     """The number of the snapshot of a run between whose neighbours Q-values differ least."""
     snapshots = [decode(snapshot["weights"]) for snapshot in shown["snapshots"]]
-    values = np.array([q_values(some_states(), each, shown["sizes"]) for each in snapshots])
+    shape = shown["sizes"], shown["normalized"]
+    values = np.array([q_values(some_states(), each, *shape) for each in snapshots])
     changes = np.abs(values[2:] - values[:-2]).mean(axis=(1, 2))
     return 1 + int(changes.argmin())
 

@@ -295,7 +295,7 @@ def draw_spreading(filename):
     lowest = discounted(STEPS_AWAY, shown["gamma"])
     pictures = []
     for snapshot in shown["snapshots"]:
-        network = explore.decode(snapshot["weights"]), shown["sizes"]
+        network = explore.decode(snapshot["weights"]), shown["sizes"], shown["normalized"]
         values = explore.q_values(states, *network).max(axis=1)
         path = drive(lambda state, network=network: explore.q_values(state, *network).argmax())
         figure = Figure(figsize=(5, 3.4))

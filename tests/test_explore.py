@@ -6,6 +6,7 @@ import shutil
 from types import SimpleNamespace
 
 import gymnasium as gym
+import keras
 import numpy as np
 import pytest
 from conftest import ROOT, constants_kept, main
@@ -17,6 +18,7 @@ from experiments import explore
 from experiments.common.trained_policies import load_policy, play_episode
 from experiments.redraw import BROWSER, BROWSERS
 from support.checkpoints import read_checkpoint
+from support.errors import WrongInput
 
 MINUS = "\N{MINUS SIGN}"
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -24,7 +26,10 @@ SHORT = (
     "--seed 1 --train-start 100 --batch-size 16 --q-validation-size 100 --eval-every 200 "
     "--eval-steps 400 --max-steps 600 --snapshot-every 200"
 )
-WIDE = "--hidden-units 128 --scale-observations --target-update-every 250"
+WIDE = (
+    "--hidden-units 128 --scale-observations --target-update-every 250 "
+    "--n-steps 3 --layer-normalization"
+)
 
 pytestmark = pytest.mark.slow
 
@@ -96,11 +101,11 @@ def load(page, folder, number, step):
     )
     name = ("narrow", "wide")[number]
     policy = load_policy(str(runs(folder)[number] / f"{name}-{step}.h5"))
-    weights, sizes = explore.as_network(policy)
+    weights, *shape = explore.as_network(policy)
     rounded = SimpleNamespace(
         env=policy.env,
         q_values=lambda states: explore.q_values(
-            states, explore.decode(explore.encode(weights)), sizes
+            states, explore.decode(explore.encode(weights)), *shape
         ),
         act=lambda observation: int(rounded.q_values(observation[np.newaxis]).argmax()),
     )
@@ -211,6 +216,48 @@ def test_the_name_of_a_run_is_text(page):
     assert page.locator("#runs img").count() == 0
 
 
+def test_a_run_is_titled_by_what_differs_from_the_article(page):
+    narrow, wide = page.locator("#runs label").all_inner_texts()
+    assert narrow.startswith("narrow: 32 + 32 hidden neurons, ")
+    assert ", N_STEPS 3, " in wide
+    assert wide.endswith(", LAYER_NORMALIZATION, SCALE_OBSERVATIONS")
+
+
+@pytest.fixture
+def unusual(open_page, folder, tmp_path):
+    """The page of two runs with a gamma of 0.999 and of 0.5; of the second, only one snapshot."""
+    content = json.loads(explore.read_page(folder / "page.html"))
+    first, second = content["runs"]
+    first["gamma"], second["gamma"] = 0.999, 0.5
+    del second["snapshots"][1:]
+    (tmp_path / "x.html").write_text(explore.fill_in(json.dumps(content)))
+    return open_page(tmp_path / "x.html")
+
+
+def test_gamma_is_shown_as_it_is(unusual):
+    gamma, worth = unusual.locator("#gamma-value"), unusual.locator("#worth")
+    assert gamma.inner_text() == "0.999 (as in training)"
+    assert worth.inner_text().endswith(f"{MINUS}181.4")
+    unusual.locator("#gamma").press("ArrowRight")
+    assert gamma.inner_text() == "1"
+    unusual.locator("#runs label").nth(1).click()
+    assert gamma.inner_text() == "0.5 (as in training)"
+    assert worth.inner_text().endswith(f"{MINUS}2.0")
+
+
+def test_playing_the_run_stops_at_the_last_snapshot_of_the_run_that_is_shown(unusual):
+    moment, play = unusual.locator("#moment"), unusual.locator("#play-run")
+    play.click()
+    assert moment.inner_text().startswith("After 200 steps")
+    sync_api.expect(moment).to_contain_text("After 400 steps")
+    unusual.locator("#runs label").nth(1).click()  # of which 200 is the last
+    sync_api.expect(play).to_have_text("Play the run")
+    play.click()
+    sync_api.expect(play).to_have_text("Pause the run")
+    sync_api.expect(play).to_have_text("Play the run")
+    assert moment.inner_text().startswith("After 200 steps")
+
+
 def test_the_slider_shows_another_moment(page):
     assert "After 600 steps of training." in page.locator("#moment").inner_text()
     page.locator("#snapshot").focus()
@@ -220,22 +267,56 @@ def test_the_slider_shows_another_moment(page):
     sync_api.expect(page.locator("#plane")).to_have_attribute("data-cells", "120")  # at rest
 
 
-def test_one_update_is_the_formula(page, folder):
-    _, policy = load(page, folder, 0, 600)
-    page.evaluate("putCar(-0.3, 0.02)")
+def update_shown(page):
+    """The table of the update: what each row is, and its value; both lists of strings."""
     rows = page.locator("#update tr").all_inner_texts()
-    cells = [row.split("\t")[-1].replace(MINUS, "-") for row in rows]
+    return zip(*(row.replace(MINUS, "-").split("\t") for row in rows), strict=True)
+
+
+@pytest.mark.parametrize(
+    "number, rewards, target",
+    [(0, "-1", "r + 0.99"), (1, "-2.97", "R + 0.99\N{SUPERSCRIPT THREE}")],
+)
+def test_one_update_is_the_formula(number, rewards, target, page, folder):
+    policy, _ = load(page, folder, number, 600)
+    page.evaluate("putCar(-0.3, 0.02)")
+    words, cells = update_shown(page)
     q_values = policy.q_values(np.array([[-0.3, 0.02]], np.float32))[0]
     action = int(q_values.argmax())
-    car = policy.env.unwrapped
     policy.env.reset(seed=0)
-    car.state = (-0.3, 0.02)
-    observation, *_ = car.step(action)
+    policy.env.unwrapped.state = (-0.3, 0.02)
+    observation, value, gamma = np.array([-0.3, 0.02], np.float32), 0, 1
+    for _ in range((1, 3)[number]):
+        observation, reward, *_ = policy.env.step(policy.act(observation))
+        value += gamma * reward
+        gamma *= run.DISCOUNT_FACTOR_GAMMA
     best = policy.q_values(observation[np.newaxis])[0].max()
-    target = -1 + run.DISCOUNT_FACTOR_GAMMA * best
-    assert cells[:2] == ["-0.30, 0.020", ("push left", "no push", "push right")[action]]
+    value += gamma * best
+    assert cells[:2] == ("-0.30, 0.020", ("push left", "no push", "push right")[action])
+    assert cells[2:4] == (rewards, f"{observation[0]:.2f}, {observation[1]:.3f}")
+    assert words[5].startswith(f"target {target} · max Q")
     numbers = [float(cells[n]) for n in (4, 5, 6)]
-    assert numbers == pytest.approx([best, target, q_values[action] - target], abs=0.006)
+    assert numbers == pytest.approx([best, value, q_values[action] - value], abs=0.006)
+
+
+def test_the_end_of_an_episode_ends_the_sum_of_rewards(page, folder):
+    load(page, folder, 1, 600)
+    note = page.locator("#update-note")
+    page.evaluate("putCar(0.42, 0.06)")  # two steps from the flag, whatever it does
+    words, cells = update_shown(page)
+    assert words[2:6:3] == ("sum R of 2 rewards, discounted", "target R")
+    assert (cells[2], *cells[4:6]) == ("-1.99", "0: the end", "-1.99")
+    assert note.inner_text().startswith("The last 2 steps of an episode")
+    page.evaluate("putCar(-0.5)")
+    page.evaluate("for (let step = 0; step < 198; step++) moveCar()")
+    assert note.inner_text().startswith("Time is up in 2 steps.")
+    page.locator("#step-car").click()
+    words, cells = update_shown(page)
+    assert (words[2], cells[2]) == ("reward r", "-1")
+    assert note.inner_text().startswith("Time is up. The network learns this as an end, too")
+    update = page.locator("#update").inner_text()
+    page.locator("#step-car").click()  # at the end, the last update stays
+    assert page.locator("#update").inner_text() == update
 
 
 def test_a_click_on_the_plane_puts_the_car_there(page):
@@ -277,6 +358,44 @@ def test_keys_drive_the_car_beside_the_network(page):
     page.locator("body").press("ArrowLeft", delay=200)  # which starts another episode
     assert page.evaluate("state.own.length") < 150
     assert page.evaluate("state.own[1].velocity") < 0
+
+
+@pytest.mark.parametrize("focus", ["body", "#right", "#views input"])
+def test_a_key_that_is_held_across_the_flag_starts_no_other_episode(focus, page):
+    page.locator("#gravity").fill("0.5")
+    page.locator("#force").fill("1.5")
+    page.locator("#start").fill("0.4")
+    page.locator("#drive").click()
+    key = "Space" if focus == "#right" else "ArrowRight"
+    page.evaluate("document.activeElement.blur()")
+    page.locator(focus).first.focus()
+    page.keyboard.down(key)
+    line = page.locator("#drive-state")
+    sync_api.expect(line).to_contain_text("at the flag")
+    arrived = line.inner_text()
+    page.keyboard.down(key)  # as the keyboard repeats it
+    assert line.inner_text() == arrived
+    page.keyboard.up(key)
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.down("ArrowRight")  # pressed anew
+    assert line.inner_text() == "Go!"
+
+
+def test_of_two_arrow_keys_the_one_still_held_acts(page):
+    def pressed():
+        return [page.locator(pedal).get_attribute("aria-pressed") for pedal in ("#left", "#right")]
+
+    page.keyboard.down("ArrowLeft")
+    page.keyboard.down("ArrowRight")
+    assert pressed() == ["false", "true"]
+    page.keyboard.up("ArrowLeft")
+    assert pressed() == ["false", "true"]
+    page.keyboard.down("ArrowLeft")
+    assert pressed() == ["true", "false"]
+    page.keyboard.up("ArrowLeft")
+    assert pressed() == ["false", "true"]
+    page.keyboard.up("ArrowRight")
+    assert pressed() == ["false", "false"]
 
 
 def test_gravity_and_force_act(page):
@@ -322,6 +441,20 @@ def test_what_cannot_be_shown_is_one_line(
     errors = capsys.readouterr().err
     assert errors.count("\n") == 1 and problem in errors
     assert not os.path.exists("x.html")
+
+
+@pytest.mark.parametrize("change", ["one normalized", "no biases", "tanh", "epsilon"])
+def test_a_network_that_the_page_cannot_compute_is_refused(change):
+    values = inputs = keras.Input((2,))
+    for layer in range(2):
+        values = keras.layers.Dense(4, use_bias=change != "no biases")(values)
+        if change == "epsilon" or (change == "one normalized" and layer == 0):
+            values = keras.layers.LayerNormalization(epsilon=1.0)(values)
+        values = keras.layers.Activation("tanh" if change == "tanh" else "relu")(values)
+    model = keras.Model(inputs, keras.layers.Dense(3)(values))
+    policy = SimpleNamespace(filename="x-9.h5", model=model, q_values=lambda states: model(states))
+    with pytest.raises(WrongInput, match=r"x-9.h5: the page computes Dense layers, .* different"):
+        explore.as_network(policy)
 
 
 def test_too_many_snapshots_are_thinned_out(folder, tmp_path, monkeypatch, capsys):

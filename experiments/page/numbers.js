@@ -12,6 +12,7 @@ const CAR = {
   timeLimit: 200,
 };
 const REWARD = -1;
+const EPSILON = 1e-3; // that keeps Keras's LayerNormalization from dividing by 0
 const ACTIONS = ["push left", "no push", "push right"];
 
 function clip(value, low, high) {
@@ -54,23 +55,30 @@ function decodeHalves(base64) {
 }
 
 // A network from its weights in one row: for each layer the kernel (inputs x outputs), then the
-// bias. `sizes` are the numbers of values before, between and after the layers.
-function makeNetwork(weights, sizes) {
+// bias, then, if it is hidden and `normalized`, the scale and the offset of its normalization.
+// `sizes` are the numbers of values before, between and after the layers.
+function makeNetwork(weights, sizes, normalized) {
   const layers = [];
   let start = 0;
+  const take = (count) => {
+    start += count;
+    return weights.subarray(start - count, start);
+  };
   for (let n = 0; n + 1 < sizes.length; n++) {
     const [inputs, outputs] = [sizes[n], sizes[n + 1]];
-    const kernel = weights.subarray(start, start + inputs * outputs);
-    start += inputs * outputs;
-    const bias = weights.subarray(start, start + outputs);
-    start += outputs;
+    const kernel = take(inputs * outputs);
+    const bias = take(outputs);
     const rows = new Float32Array(inputs * outputs); // the weights of each output side by side
     for (let i = 0; i < inputs; i++) {
       for (let o = 0; o < outputs; o++) {
         rows[o * inputs + i] = kernel[i * outputs + o];
       }
     }
-    layers.push({ inputs, outputs, rows, bias });
+    const layer = { inputs, outputs, rows, bias, isHidden: n + 2 < sizes.length };
+    if (layer.isHidden && normalized) {
+      layer.normalization = { scale: take(outputs), offset: take(outputs) };
+    }
+    layers.push(layer);
   }
   return { layers };
 }
@@ -78,15 +86,14 @@ function makeNetwork(weights, sizes) {
 // Q-values of `count` states, three in a row for each, from a row of positions and velocities.
 function predict(network, observations, count) {
   let values = observations;
-  network.layers.forEach((layer, number) => {
-    const isLast = number === network.layers.length - 1;
-    values = applyLayer(layer, values, count, isLast);
-  });
+  for (const layer of network.layers) {
+    values = applyLayer(layer, values, count);
+  }
   return values;
 }
 
 // The outputs of a layer for `count` rows of values.
-function applyLayer(layer, values, count, isLast) {
+function applyLayer(layer, values, count) {
   const results = new Float32Array(count * layer.outputs);
   const together = count - (count % 4);
   for (let row = 0; row < together; row += 4) {
@@ -95,7 +102,29 @@ function applyLayer(layer, values, count, isLast) {
   for (let row = together; row < count; row++) {
     applyToOne(layer, values, row, results);
   }
-  return isLast ? results : results.map((value) => (value > 0 ? value : 0));
+  if (layer.normalization) {
+    normalize(layer.normalization, results);
+  }
+  return layer.isHidden ? results.map((value) => (value > 0 ? value : 0)) : results;
+}
+
+// Gives each row of values mean 0 and variance 1, then scales and shifts its columns.
+function normalize({ scale, offset }, values) {
+  const width = scale.length;
+  for (let start = 0; start < values.length; start += width) {
+    let mean = 0;
+    for (let i = 0; i < width; i++) {
+      mean += values[start + i] / width;
+    }
+    let variance = 0;
+    for (let i = 0; i < width; i++) {
+      variance += (values[start + i] - mean) ** 2 / width;
+    }
+    const deviation = Math.sqrt(variance + EPSILON);
+    for (let i = 0; i < width; i++) {
+      values[start + i] = ((values[start + i] - mean) / deviation) * scale[i] + offset[i];
+    }
+  }
 }
 
 function applyToOne(layer, values, row, results) {

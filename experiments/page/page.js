@@ -8,6 +8,7 @@ const SLICE = 30; // milliseconds of work at a time, so that the page stays resp
 const REST = 30; // milliseconds without a change after which the plane is drawn finely
 const PLANE_STEPS = 40; // presses of an arrow key that take the car across the plane
 const WORTH_STEPS = [1, 10, 50, 100, 200]; // whose worth the page shows
+const LOWEST_GAMMA = 0.8; // on its slider, if the run's own is not lower
 const SNAPSHOT_PACE = 250; // milliseconds for each snapshot while the slider moves by itself
 const ACTION_COLOURS = [[33, 102, 172], [224, 224, 224], [244, 161, 47]];
 const VIRIDIS = makeRamp([ // from low to high
@@ -45,7 +46,7 @@ const state = {
   whole: [], // the states of that whole episode, if the network drives to its end
   held: false, // whether the reader holds the car
   own: null, // the reader's own episode: states; null while the network drives
-  pedal: 1, // action that the reader chooses
+  pedals: new Map(), // keys and buttons that the reader holds, the newest last: their actions
   playing: !REDUCED_MOTION,
   sliding: false, // whether the slider moves by itself
 };
@@ -54,7 +55,7 @@ function networkOf(run, number) {
   const snapshot = run.snapshots[number];
   if (!networks.has(snapshot)) {
     const weights = decodeHalves(snapshot.weights);
-    networks.set(snapshot, makeNetwork(weights, run.sizes));
+    networks.set(snapshot, makeNetwork(weights, run.sizes, run.normalized));
   }
   return networks.get(snapshot);
 }
@@ -319,7 +320,7 @@ function drawValley() {
 
   if (state.own) {
     drawCar(context, x, y, state.path[Math.min(state.own.length, state.path.length) - 1], "#bbb");
-    drawCar(context, x, y, state.own[state.own.length - 1], "#a8157a", state.pedal);
+    drawCar(context, x, y, state.own[state.own.length - 1], "#a8157a", pedal());
   } else {
     drawCar(context, x, y, state.car, "#1f4e8c", nextAction());
   }
@@ -401,7 +402,7 @@ function moveOwnCar() {
     return;
   }
   const now = state.own[state.own.length - 1];
-  state.own.push(stepCar(now, state.pedal, state.mountain));
+  state.own.push(stepCar(now, pedal(), state.mountain));
   const steps = state.own.length - 1;
   const end = state.own[steps].atFlag ? ", at the flag" : steps >= CAR.timeLimit ? ", out of time" : " so far";
   const other = state.path[state.path.length - 1].atFlag ? "" : ", out of time";
@@ -433,13 +434,27 @@ function startDriving() {
   drawPlane();
 }
 
-function press(action) {
-  if (!state.own || (action !== 1 && isOver(state.own))) {
+// The action that the reader chooses: that of the key or button held last.
+function pedal() {
+  return [...state.pedals.values()].at(-1) ?? 1;
+}
+
+function showPedals() {
+  element("left").setAttribute("aria-pressed", pedal() === 0);
+  element("right").setAttribute("aria-pressed", pedal() === 2);
+}
+
+function press(name, action) {
+  state.pedals.set(name, action);
+  if (!state.own || isOver(state.own)) {
     startDriving();
   }
-  state.pedal = action;
-  element("left").setAttribute("aria-pressed", action === 0);
-  element("right").setAttribute("aria-pressed", action === 2);
+  showPedals();
+}
+
+function release(name) {
+  state.pedals.delete(name);
+  showPedals();
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -451,9 +466,42 @@ function addRow(words, number) {
   row.insertCell().textContent = number;
 }
 
+// A whole number as an exponent.
+function raised(number) {
+  return String(number).replace(/\d/g, (digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]);
+}
+
+// What the parts of a target are called: of one step, or of several.
+function targetWords(steps, gamma) {
+  if (steps === 1) {
+    return {
+      real: "one reward that is",
+      rewards: "reward r",
+      next: "next state s′",
+      target: "target r",
+      factor: gamma,
+      flag: "The last step",
+      late: "Time is up",
+    };
+  }
+  return {
+    real: `${steps} rewards that are`,
+    rewards: `sum R of ${steps} rewards, discounted`,
+    next: `state s′, ${steps} greedy steps later`,
+    target: "target R",
+    factor: `${gamma}${raised(steps)}`,
+    flag: `The last ${steps} steps`,
+    late: `Time is up in ${steps} steps`,
+  };
+}
+
 // At the end of an episode, the update is that of its last step.
 function showUpdate() {
-  const car = isOver(state.path) ? state.path[state.path.length - 2] : state.car;
+  const { gamma, nSteps } = state.run;
+  const last = state.whole.length - 1;
+  const now = Math.min(state.path.length, last) - 1;
+  const then = Math.min(now + nSteps, last);
+  const car = state.whole[now];
   const values = qValues(network(), car);
   const action = argmax(values);
   const longest = -Math.min(...values, lowestValue());
@@ -473,23 +521,25 @@ function showUpdate() {
     }),
   );
   element("update").tBodies[0].replaceChildren();
-  const gamma = state.run.gamma;
-  const next = stepCar(car, action, state.mountain);
-  const isLate = state.path.length >= CAR.timeLimit && !next.atFlag;
-  const isEnd = next.atFlag || isLate;
+  const steps = then - now;
+  const words = targetWords(steps, gamma);
+  const next = state.whole[then];
+  const isEnd = then === last;
+  const rewards = worth(steps, gamma);
   const nextBest = Math.max(...qValues(network(), next));
-  const target = isEnd ? REWARD : REWARD + gamma * nextBest;
+  const target = isEnd ? rewards : rewards + gamma ** steps * nextBest;
+  element("real").textContent = words.real;
   addRow("state s: position, velocity", `${show(car.position)}, ${show(car.velocity, 3)}`);
   addRow("action a, with the highest Q-value", ACTIONS[action]);
-  addRow("reward r", show(REWARD, 0));
-  addRow("next state s′", `${show(next.position)}, ${show(next.velocity, 3)}`);
+  addRow(words.rewards, show(rewards, steps === 1 ? 0 : 2));
+  addRow(words.next, `${show(next.position)}, ${show(next.velocity, 3)}`);
   addRow("max Q(s′, a′), from the target network", isEnd ? "0: the end" : show(nextBest));
-  addRow(isEnd ? "target r" : `target r + ${gamma} · max Q(s′, a′)`, show(target));
+  addRow(isEnd ? words.target : `${words.target} + ${words.factor} · max Q(s′, a′)`, show(target));
   addRow("error Q(s, a) − target", show(values[action] - target));
   element("update-note").textContent = next.atFlag
-    ? "The last step of an episode: nothing comes after the flag."
-    : isLate
-      ? "Time is up. The network learns this as an end, too, although the car is not at the flag."
+    ? `${words.flag} of an episode: nothing comes after the flag.`
+    : isEnd
+      ? `${words.late}. The network learns this as an end, too, although the car is not at the flag.`
       : "The target network is a copy of the network, renewed every " +
         `${state.run.targetUpdateEvery.toLocaleString("en")} training steps. Here, it is up to date.`;
 }
@@ -604,8 +654,9 @@ function chooseRun(run) {
   );
   state.number = nearest;
   element("snapshot").max = run.snapshots.length - 1;
+  element("gamma").min = Math.min(LOWEST_GAMMA, run.gamma);
   element("gamma").value = run.gamma;
-  showGamma();
+  showGamma(run.gamma); // which the slider may have rounded
   showSnapshot();
 }
 
@@ -619,8 +670,7 @@ function setSliding(sliding) {
   element("play-run").textContent = sliding ? "Pause the run" : "Play the run";
 }
 
-function showGamma() {
-  const gamma = Number(element("gamma").value);
+function showGamma(gamma) {
   const own = gamma === state.run.gamma ? " (as in training)" : "";
   element("gamma-value").textContent = `${gamma}${own}`;
   const body = element("worth").tBodies[0];
@@ -670,6 +720,7 @@ function listen() {
   on("play-run", "click", () => {
     if (!state.sliding && state.number === state.run.snapshots.length - 1) {
       state.number = 0;
+      showSnapshot();
     }
     setSliding(!state.sliding);
   });
@@ -699,7 +750,7 @@ function listen() {
       putCar(state.start);
     });
   }
-  on("gamma", "input", showGamma);
+  on("gamma", "input", (event) => showGamma(Number(event.target.value)));
   on("drive", "click", startDriving);
   listenToPedals();
   listenToPointers();
@@ -710,35 +761,37 @@ function listen() {
 }
 
 function listenToPedals() {
+  const pressKey = (event, action) => {
+    event.preventDefault();
+    if (!event.repeat) { // a key that is held across the flag starts no other episode
+      press(event.key, action);
+    }
+  };
   for (const [id, action] of [["left", 0], ["right", 2]]) {
-    element(id).addEventListener("pointerdown", () => press(action));
+    element(id).addEventListener("pointerdown", () => press(id, action));
     for (const event of ["pointerup", "pointerleave", "pointercancel"]) {
-      element(id).addEventListener(event, () => state.own && press(1));
+      element(id).addEventListener(event, () => release(id));
     }
-  }
-  const keys = { ArrowLeft: 0, ArrowRight: 2 };
-  const isElsewhere = (event) =>
-    ["INPUT", "SELECT", "CANVAS"].includes(event.target.tagName) && !(state.own && !isOver(state.own));
-  window.addEventListener("keydown", (event) => {
-    if (event.key in keys && !isElsewhere(event)) {
-      event.preventDefault();
-      press(keys[event.key]);
-    }
-  });
-  window.addEventListener("keyup", (event) => {
-    if (event.key in keys && state.own) {
-      press(1);
-    }
-  });
-  for (const [id, action] of [["left", 0], ["right", 2]]) {
     element(id).addEventListener("keydown", (event) => {
       if (event.key === " " || event.key === "Enter") {
-        event.preventDefault();
-        press(action);
+        pressKey(event, action);
       }
     });
-    element(id).addEventListener("keyup", () => state.own && press(1));
   }
+  const keys = { ArrowLeft: 0, ArrowRight: 2 };
+  const isDriving = (event) => state.pedals.has(event.key) || (state.own && !isOver(state.own));
+  const isElsewhere = (event) =>
+    ["INPUT", "SELECT", "CANVAS"].includes(event.target.tagName) && !isDriving(event);
+  window.addEventListener("keydown", (event) => {
+    if (event.key in keys && !isElsewhere(event)) {
+      pressKey(event, keys[event.key]);
+    }
+  });
+  window.addEventListener("keyup", (event) => release(event.key));
+  window.addEventListener("blur", () => { // from then on, it isn't told what is released
+    state.pedals.clear();
+    showPedals();
+  });
 }
 
 function listenToPointers() {
@@ -810,8 +863,9 @@ function tick(time) {
     snapshotTime += passed;
     if (snapshotTime >= SNAPSHOT_PACE) {
       snapshotTime = 0;
-      state.number += 1;
-      if (state.number === state.run.snapshots.length - 1) {
+      const last = state.run.snapshots.length - 1;
+      state.number = Math.min(state.number + 1, last); // the other run may be at its end
+      if (state.number === last) {
         setSliding(false);
       }
       showSnapshot();
