@@ -225,10 +225,10 @@ def test_a_run_is_titled_by_what_differs_from_the_article(page):
 
 @pytest.fixture
 def unusual(open_page, folder, tmp_path):
-    """The page of two runs with a gamma of 0.999 and of 0.5; of the second, only one snapshot."""
+    """The page of two runs with a gamma of 0.9995 and of 0.5; of the second, only one snapshot."""
     content = json.loads(explore.read_page(folder / "page.html"))
     first, second = content["runs"]
-    first["gamma"], second["gamma"] = 0.999, 0.5
+    first["gamma"], second["gamma"] = 0.9995, 0.5
     del second["snapshots"][1:]
     (tmp_path / "x.html").write_text(explore.fill_in(json.dumps(content)))
     return open_page(tmp_path / "x.html")
@@ -236,13 +236,15 @@ def unusual(open_page, folder, tmp_path):
 
 def test_gamma_is_shown_as_it_is(unusual):
     gamma, worth = unusual.locator("#gamma-value"), unusual.locator("#worth")
-    assert gamma.inner_text() == "0.999 (as in training)"
-    assert worth.inner_text().endswith(f"{MINUS}181.4")
-    unusual.locator("#gamma").press("ArrowRight")
-    assert gamma.inner_text() == "1"
+    assert gamma.inner_text() == "0.9995 (as in training)"
+    assert worth.inner_text().endswith(f"{MINUS}190.4")
     unusual.locator("#runs label").nth(1).click()
     assert gamma.inner_text() == "0.5 (as in training)"
     assert worth.inner_text().endswith(f"{MINUS}2.0")
+    unusual.locator("#gamma").press("ArrowRight")
+    assert gamma.inner_text() == "0.501"
+    unusual.locator("#gamma").press("ArrowLeft")
+    assert gamma.inner_text() == "0.5 (as in training)"
 
 
 def test_playing_the_run_stops_at_the_last_snapshot_of_the_run_that_is_shown(unusual):
@@ -360,7 +362,7 @@ def test_keys_drive_the_car_beside_the_network(page):
     assert page.evaluate("state.own[1].velocity") < 0
 
 
-@pytest.mark.parametrize("focus", ["body", "#right", "#views input"])
+@pytest.mark.parametrize("focus", ["body", "#right", "#start"])
 def test_a_key_that_is_held_across_the_flag_starts_no_other_episode(focus, page):
     page.locator("#gravity").fill("0.5")
     page.locator("#force").fill("1.5")
@@ -368,7 +370,7 @@ def test_a_key_that_is_held_across_the_flag_starts_no_other_episode(focus, page)
     page.locator("#drive").click()
     key = "Space" if focus == "#right" else "ArrowRight"
     page.evaluate("document.activeElement.blur()")
-    page.locator(focus).first.focus()
+    page.locator(focus).focus()
     page.keyboard.down(key)
     line = page.locator("#drive-state")
     sync_api.expect(line).to_contain_text("at the flag")
@@ -377,8 +379,8 @@ def test_a_key_that_is_held_across_the_flag_starts_no_other_episode(focus, page)
     assert line.inner_text() == arrived
     page.keyboard.up(key)
     page.evaluate("document.activeElement.blur()")
-    page.keyboard.down("ArrowRight")  # pressed anew
-    assert line.inner_text() == "Go!"
+    page.keyboard.down("ArrowLeft")  # pressed anew
+    sync_api.expect(line).to_contain_text("so far")
 
 
 def test_of_two_arrow_keys_the_one_still_held_acts(page):
