@@ -55,7 +55,14 @@ import pandas as pd
 
 import run
 from experiments.common.trained_policies import load_policy, play_episode, readable
-from experiments.common.value_iteration import POINTS, STARTS, Solution, discounted, refine
+from experiments.common.value_iteration import (
+    POINTS,
+    STARTS,
+    Solution,
+    discounted,
+    play,
+    refine,
+)
 from support.files import write_file
 from support.options import ENV
 
@@ -71,11 +78,12 @@ def compare(policy, solution):
         solution: `Solution` with the discount factor with which the policy was trained.
 
     Returns:
-        Dict of figures over `EPISODES` episodes: `return`, the mean; `error`, the mean difference
-        of the highest Q-value from the right one, and `absolute error`, that of its absolute value;
-        `spread`, the mean difference between the highest and the lowest Q-value of a state, and
-        `right spread`, that of the right ones; `lost`, by how much the greedy action is worse than
-        the best one, according to the right Q-values, on average over the states.
+        Dict of figures. `all starts`: the mean return over `STARTS` starts, evenly spread, in which
+        chance has no part. Over `EPISODES` episodes: `return`, the mean; `error`, the mean
+        difference of the highest Q-value from the right one, and `absolute error`, that of its
+        absolute value; `spread`, the mean difference between the highest and the lowest Q-value of
+        a state, and `right spread`, that of the right ones; `lost`, by how much the greedy action
+        is worse than the best one, according to the right Q-values, on average over the states.
     """
     observations, returns = [], []
     for episode in range(EPISODES):
@@ -87,7 +95,9 @@ def compare(policy, solution):
     right = solution.q_values(observations)
     errors = learned.max(axis=1) - right.max(axis=1)
     chosen = np.take_along_axis(right, learned.argmax(axis=1)[:, np.newaxis], axis=1)[:, 0]
+    steps = play(policy.q_values, policy.env.spec.max_episode_steps)
     return {
+        "all starts": -steps.mean(),
         "return": np.mean(returns),
         "error": errors.mean(),
         "absolute error": np.abs(errors).mean(),

@@ -378,10 +378,11 @@ def recorded_settings(options, names, given):
             )
         return {}
     unknown = recorded.keys() - names
-    if unknown:
+    missed = sorted(name for name in unknown if recorded[name] is not False)  # that was switched on
+    if missed:
         print_error(
             f"warning: {options.model} was made with constants that this program doesn't have: "
-            f"{', '.join(sorted(unknown))}; its network may be another one",
+            f"{', '.join(missed)}; its network may be another one",
             status=0,
         )
     is_free = {name for name in recorded if name in ("seed", "model") or name.startswith("eval_")}

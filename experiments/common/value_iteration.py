@@ -94,20 +94,30 @@ class Solution:
         return int(self.q_values(observation[np.newaxis])[0].argmax())
 
     def play(self):
-        """Plays greedily from `STARTS` positions at rest, for at most `MAX_PLAYED` steps.
+        """What `play` returns for these values."""
+        return play(self.q_values, MAX_PLAYED)
 
-        Returns:
-            Number of steps of each episode, an int array (STARTS,).
-        """
-        positions = np.linspace(-0.6, -0.4, STARTS)  # as MountainCarEnv.reset draws them
-        states = np.stack([positions, np.zeros(STARTS)], axis=1)
-        steps = np.zeros(STARTS, int)
-        is_over = np.zeros(STARTS, bool)
-        while not is_over.all() and steps.max() < MAX_PLAYED:
-            states, _, terminated = self.dynamics.step(states, self.q_values(states).argmax(axis=1))
-            steps[~is_over] += 1
-            is_over |= terminated.numpy()
-        return steps
+
+def play(q_values, time_limit):
+    """Plays greedily from `STARTS` positions at rest.
+
+    Args:
+        q_values: function from observations (n, 2) to Q-values (n, 3).
+        time_limit: steps of an episode, at most.
+
+    Returns:
+        Number of steps of each episode, an int array (STARTS,).
+    """
+    dynamics = MountainCar(gym.make(ENV).unwrapped)
+    positions = np.linspace(-0.6, -0.4, STARTS)  # as MountainCarEnv.reset draws them
+    states = np.stack([positions, np.zeros(STARTS)], axis=1)
+    steps = np.zeros(STARTS, int)
+    is_over = np.zeros(STARTS, bool)
+    while not is_over.all() and steps.max() < time_limit:
+        states, _, terminated = dynamics.step(states, q_values(states).argmax(axis=1))
+        steps[~is_over] += 1
+        is_over |= terminated.numpy()
+    return steps
 
 
 def refine():
