@@ -78,27 +78,25 @@ def compare(policy, solution):
         solution: `Solution` with the discount factor with which the policy was trained.
 
     Returns:
-        Dict of figures. `all starts`: the mean return over `STARTS` starts, evenly spread, in which
-        chance has no part. Over `EPISODES` episodes: `return`, the mean; `error`, the mean
+        Dict of figures. `return`: the mean over `STARTS` starts, evenly spread, in which chance has
+        no part. Over the states of `EPISODES` episodes with random starts: `error`, the mean
         difference of the highest Q-value from the right one, and `absolute error`, that of its
         absolute value; `spread`, the mean difference between the highest and the lowest Q-value of
         a state, and `right spread`, that of the right ones; `lost`, by how much the greedy action
-        is worse than the best one, according to the right Q-values, on average over the states.
+        is worse than the best one, according to the right Q-values.
     """
-    observations, returns = [], []
+    observations = []
     for episode in range(EPISODES):
         seed = SEED if episode == 0 else None
-        *states, (_, episode_return, *_) = play_episode(policy.env, policy.act, seed)
+        *states, _ = play_episode(policy.env, policy.act, seed)
         observations += [observation for observation, *_ in states]
-        returns.append(episode_return)
     learned = policy.q_values(np.array(observations))
     right = solution.q_values(observations)
     errors = learned.max(axis=1) - right.max(axis=1)
     chosen = np.take_along_axis(right, learned.argmax(axis=1)[:, np.newaxis], axis=1)[:, 0]
     steps = play(policy.q_values, policy.env.spec.max_episode_steps)
     return {
-        "all starts": -steps.mean(),
-        "return": np.mean(returns),
+        "return": -steps.mean(),
         "error": errors.mean(),
         "absolute error": np.abs(errors).mean(),
         "spread": np.ptp(learned, axis=1).mean(),

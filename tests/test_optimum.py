@@ -87,6 +87,19 @@ def test_values_are_compared_in_the_states_that_a_policy_visits(rolling, monkeyp
     assert 0 < figures.loc["rolling-0.h5", "lost"] < figures.loc["untrained-0.h5", "lost"]
 
 
+def test_a_return_is_the_mean_over_all_starts(env, solution):
+    steps = value_iteration.play(solution.q_values, 200)
+    for number in range(0, value_iteration.STARTS, 100):
+        env.reset()
+        env.unwrapped.state = observation = np.array([-0.6 + 0.0002 * number, 0.0])
+        count, terminated = 0, False
+        while not terminated:
+            observation, _, terminated, _, _ = env.step(solution.act(observation))
+            count += 1
+        assert abs(steps[number] - count) <= 1  # states in the environment are float32
+    assert (value_iteration.play(lambda states: np.eye(3)[[1] * len(states)], 50) == 50).all()
+
+
 def test_nothing_to_save_is_one_line(capsys):
     assert exit_status_of(optimum, "--save", "x.csv") == 2
     assert "name some" in capsys.readouterr().err
