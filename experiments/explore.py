@@ -68,7 +68,7 @@ PAGE = Path(__file__).parent / "page"
 OPTIMUM_POINTS = 101  # along each axis, at which the page has the right values
 MAX_BYTES = 3_000_000  # of the page; beyond that, snapshots are left out
 TOLERANCE = 1e-3  # of Q-values
-EPSILON = 1e-3  # that keeps Keras's LayerNormalization from dividing by 0
+EPSILON = 1e-6  # that keeps Keras's RMSNormalization from dividing by 0
 UNTOLD = ("log_every", "snapshot_every", "checkpoint_every", "eval_every")  # don't change a run
 STATES = 100  # at which a network is compared with what the page makes of its weights
 
@@ -169,7 +169,7 @@ def as_network(policy):
     """
     layers = policy.model.layers
     sizes = [2, *[layer.units for layer in layers if isinstance(layer, keras.layers.Dense)]]
-    normalized = any(isinstance(layer, keras.layers.LayerNormalization) for layer in layers)
+    normalized = any(isinstance(layer, keras.layers.RMSNormalization) for layer in layers)
     parts = policy.model.get_weights()
     if [part.shape for part in parts] == shapes_of_weights(sizes, normalized):
         weights = in_a_row(parts, layers)
@@ -179,7 +179,7 @@ def as_network(policy):
             return weights, sizes, normalized
     raise WrongInput(
         f"{policy.filename}: the page computes Dense layers, one after another, the hidden ones "
-        "with relu, all of them with LayerNormalization before it or none, and this network is "
+        "with relu, all of them with RMSNormalization before it or none, and this network is "
         "different; to show it, change experiments/page and explore.py"
     )
 
@@ -190,8 +190,8 @@ def shapes_of_weights(sizes, normalized):
     for inputs, outputs in itertools.pairwise(sizes):
         shapes += [(inputs, outputs), (outputs,)]  # kernel, bias
         if normalized:
-            shapes += [(outputs,), (outputs,)]  # scale, offset
-    return shapes[:-2] if normalized else shapes  # the last layer is not normalized
+            shapes += [(outputs,)]  # scale
+    return shapes[:-1] if normalized else shapes  # the last layer is not normalized
 
 
 def in_a_row(parts, layers):
@@ -219,10 +219,9 @@ def q_values(states, weights, sizes, normalized):
         if number == len(sizes) - 1:
             break
         if normalized:
-            scale, offset, rest = np.split(rest, [outputs, 2 * outputs])
-            values = values - values.mean(axis=1, keepdims=True)
-            values /= np.sqrt(values.var(axis=1, keepdims=True) + EPSILON)
-            values = values * scale + offset
+            scale, rest = np.split(rest, [outputs])
+            mean_square = np.mean(values**2, axis=1, keepdims=True)
+            values *= scale / np.sqrt(mean_square + EPSILON)
         values = np.maximum(values, 0)
     return values
 

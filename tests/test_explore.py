@@ -255,7 +255,6 @@ def test_playing_the_run_stops_at_the_last_snapshot_of_the_run_that_is_shown(unu
     unusual.locator("#runs label").nth(1).click()  # of which 200 is the last
     sync_api.expect(play).to_have_text("Play the run")
     play.click()
-    sync_api.expect(play).to_have_text("Pause the run")
     sync_api.expect(play).to_have_text("Play the run")
     assert moment.inner_text().startswith("After 200 steps")
 
@@ -451,7 +450,7 @@ def test_a_network_that_the_page_cannot_compute_is_refused(change):
     for layer in range(2):
         values = keras.layers.Dense(4, use_bias=change != "no biases")(values)
         if change == "epsilon" or (change == "one normalized" and layer == 0):
-            values = keras.layers.LayerNormalization(epsilon=1.0)(values)
+            values = keras.layers.RMSNormalization(epsilon=1.0)(values)
         values = keras.layers.Activation("tanh" if change == "tanh" else "relu")(values)
     model = keras.Model(inputs, keras.layers.Dense(3)(values))
     policy = SimpleNamespace(filename="x-9.h5", model=model, q_values=lambda states: model(states))

@@ -12,7 +12,7 @@ const CAR = {
   timeLimit: 200,
 };
 const REWARD = -1;
-const EPSILON = 1e-3; // that keeps Keras's LayerNormalization from dividing by 0
+const EPSILON = 1e-6; // that keeps Keras's RMSNormalization from dividing by 0
 const ACTIONS = ["push left", "no push", "push right"];
 
 function clip(value, low, high) {
@@ -55,7 +55,7 @@ function decodeHalves(base64) {
 }
 
 // A network from its weights in one row: for each layer the kernel (inputs x outputs), then the
-// bias, then, if it is hidden and `normalized`, the scale and the offset of its normalization.
+// bias, then, if it is hidden and `normalized`, the scale of its normalization.
 // `sizes` are the numbers of values before, between and after the layers.
 function makeNetwork(weights, sizes, normalized) {
   const layers = [];
@@ -76,7 +76,7 @@ function makeNetwork(weights, sizes, normalized) {
     }
     const layer = { inputs, outputs, rows, bias, isHidden: n + 2 < sizes.length };
     if (layer.isHidden && normalized) {
-      layer.normalization = { scale: take(outputs), offset: take(outputs) };
+      layer.scale = take(outputs);
     }
     layers.push(layer);
   }
@@ -102,27 +102,22 @@ function applyLayer(layer, values, count) {
   for (let row = together; row < count; row++) {
     applyToOne(layer, values, row, results);
   }
-  if (layer.normalization) {
-    normalize(layer.normalization, results);
+  if (layer.scale) {
+    normalize(layer.scale, results);
   }
   return layer.isHidden ? results.map((value) => (value > 0 ? value : 0)) : results;
 }
 
-// Gives each row of values mean 0 and variance 1, then scales and shifts its columns.
-function normalize({ scale, offset }, values) {
+// Divides each row of values by the root of their mean square, then scales its columns.
+function normalize(scale, values) {
   const width = scale.length;
   for (let start = 0; start < values.length; start += width) {
-    let mean = 0;
+    let meanSquare = EPSILON;
     for (let i = 0; i < width; i++) {
-      mean += values[start + i] / width;
+      meanSquare += values[start + i] ** 2 / width;
     }
-    let variance = 0;
     for (let i = 0; i < width; i++) {
-      variance += (values[start + i] - mean) ** 2 / width;
-    }
-    const deviation = Math.sqrt(variance + EPSILON);
-    for (let i = 0; i < width; i++) {
-      values[start + i] = ((values[start + i] - mean) / deviation) * scale[i] + offset[i];
+      values[start + i] *= scale[i] / Math.sqrt(meanSquare);
     }
   }
 }
