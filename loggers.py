@@ -15,8 +15,8 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
 
 from support.errors import GIGABYTE
+from support.runs import over_episodes
 from support.system import find_memory
-from support.training import over_episodes
 
 HIDDEN_FROM_HPARAMS = ("log_every", "checkpoint_every", "snapshot_every")
 
@@ -119,25 +119,26 @@ class TrainingLog:
         self.logger = self.bar = self.max_steps = None  # until it begins
         self.newest_step = 0
         self.episode = 0  # episodes completed
+        self.episode_return = None  # of the newest of them
         self.last_logged_step = 0
         self.evaluation_seconds = 0.0  # spent on evaluations since the last episode ended
 
-    def begin(self, training):
-        """Opens a new event file and the progress bar of a `Training`."""
-        self.max_steps = training.max_steps
-        self.logger = TensorBoardLogger(training.logdir)
-        if training.is_resumed:
-            self.logger.log_restart(training.first_step)
+    def begin(self, run):
+        """Opens a new event file and the progress bar of a `Run`."""
+        self.max_steps = run.max_steps
+        self.logger = TensorBoardLogger(run.logdir)
+        if run.is_resumed:
+            self.logger.log_restart(run.step + 1)
         else:
             settings = {
                 name: value
-                for name, value in training.settings.items()
+                for name, value in run.settings.items()
                 if name not in HIDDEN_FROM_HPARAMS
             }
-            self.logger.log_hyperparameters(training.name, settings)
+            self.logger.log_hyperparameters(run.name, settings)
         self.bar = tqdm(
-            total=training.max_steps,
-            initial=training.first_step - 1,
+            total=run.max_steps,
+            initial=run.step,
             unit=" steps",
             disable=None,  # where standard error is not a terminal
             dynamic_ncols=True,
@@ -155,18 +156,18 @@ class TrainingLog:
         self.bar.update()
         if "episode" in info:
             self.episode += 1
+            self.episode_return = float(info["episode"]["r"])
             if step - self.last_logged_step >= self.log_every:
                 self.last_logged_step = step
                 self._log_episode(step, loss, info["episode"])
             self.evaluation_seconds = 0.0
 
     def _log_episode(self, step, loss, statistics):
-        episode_return = float(statistics["r"])
         episode_steps = statistics["l"]
         seconds = max(statistics["t"] - self.evaluation_seconds, 1e-6)
         memory = find_memory()
         scalars = {
-            "episode_return": episode_return,
+            "episode_return": self.episode_return,
             "episode_steps": episode_steps,
             "episode_seconds": seconds,
             "steps_per_second": episode_steps / seconds,
@@ -178,7 +179,7 @@ class TrainingLog:
         tqdm.write(
             f"episode {self.episode} steps {episode_steps}/{step} "
             f"loss {'none yet' if loss is None else format(loss, '.7f')} "
-            f"return {episode_return:.1f} in {seconds:.2f}s "
+            f"return {self.episode_return:.1f} in {seconds:.2f}s "
             f"{scalars['steps_per_second']:.1f} steps/s "
             f"{memory.used / GIGABYTE:.1f}/{memory.total / GIGABYTE:.1f} GB RAM"
         )

@@ -42,8 +42,8 @@ from loggers import TrainingLog, warn_of_long_episodes
 from replay_buffer import ReplayBuffer
 from support.environments import Replayable, make_env, scale_and_offset
 from support.errors import check_loss
+from support.runs import Run, over_episodes
 from support.snapshots import load_weights, write_snapshot
-from support.training import Training, over_episodes
 
 
 def one_hot_encode(n, action):
@@ -170,14 +170,14 @@ def epsilon_greedy_action(env, model, observation, epsilon):
     return greedy_action(env, model, observation)
 
 
-def save_model(model, step, training):
+def save_model(model, step, run):
     """Saves a network, its optimizer included, as LOGDIR/NAME-STEP.h5; returns the file's name.
 
-    `step` may be "best". `training` gives the directory, the name and the settings, which the file
+    `step` may be "best". `run` gives the directory, the name and the settings, which the file
     records, too.
     """
-    filename = os.path.join(training.logdir, f"{training.name}-{step}.h5")
-    write_snapshot(filename, model, training.settings)
+    filename = os.path.join(run.logdir, f"{run.name}-{step}.h5")
+    write_snapshot(filename, model, run.settings)
     tqdm.write(f"Saved {filename}")
     return filename
 
@@ -215,29 +215,28 @@ def evaluate(env, model, seed=None):
     return (float(np.mean(returns)) if returns else float("nan")), len(returns)
 
 
-def evaluate_and_save_best(eval_env, model, step, training):
+def evaluate_and_save_best(eval_env, model, step, run):
     """Evaluates a network in training, logs the results, and saves the network if it is the best.
 
-    avg_max_q_value is the mean over `training.validation_observations` of the highest Q-value.
+    avg_max_q_value is the mean over `run.validation_observations` of the highest Q-value.
     """
-    with training.paused():
-        episode_return_avg, episodes = evaluate(eval_env, model, training.seed)
-        q_values = predict(eval_env, model, training.validation_observations)
+    with run.paused():
+        episode_return_avg, episodes = evaluate(eval_env, model, run.seed)
+        q_values = predict(eval_env, model, run.validation_observations)
     avg_max_q_value = np.mean(np.max(q_values, axis=1))
-    is_best = training.add_evaluation(step, episode_return_avg, episodes, avg_max_q_value)
+    is_best = run.add_evaluation(step, episode_return_avg, episodes, avg_max_q_value)
     if is_best:
-        save_model(model, "best", training)
+        save_model(model, "best", run)
 
 
-def train(env, eval_env, model, training):
+def train(env, eval_env, model, run):
     """Trains the network by deep Q-learning (Mnih et al. 2015, algorithm 1).
 
     Args:
         env: environment to learn in, of `make_env`.
         eval_env: another one of the same kind, to evaluate in.
         model: Q-network of `create_model`, which is trained.
-        training: `Training`, which says where to start and when to stop, and keeps what --resume
-            needs.
+        run: `Run`, which says where to start and when to stop, and keeps what --resume needs.
 
     Returns:
         Mean return of the last evaluation, a float; None without one.
@@ -249,7 +248,7 @@ def train(env, eval_env, model, training):
     env = Replayable(env)  # for --resume, which plays the steps of an episode again
     target_model = keras.models.clone_model(model)
     target_model.set_weights(model.get_weights())
-    buffer_seed = spawn_seeds(training.seed)["replay_buffer"]
+    buffer_seed = spawn_seeds(run.seed)["replay_buffer"]
     replay_buffer = ReplayBuffer(
         REPLAY_BUFFER_SIZE, env.observation_space, buffer_seed, N_STEPS, DISCOUNT_FACTOR_GAMMA
     )
@@ -258,7 +257,7 @@ def train(env, eval_env, model, training):
     env.reset()
 
     # Everything that changes belongs in a checkpoint, from which --resume restores it.
-    training.start(
+    run.start(
         env=env,
         model=model,
         optimizer=model.optimizer,
@@ -268,10 +267,7 @@ def train(env, eval_env, model, training):
     )
     observation = env.observation  # the reset's; in a resumed run, the one at which it stopped
 
-    for step in range(training.first_step, MAX_STEPS + 1):
-        is_evaluation_due = step % EVAL_EVERY == 0 or step == MAX_STEPS
-        is_last_step = step == MAX_STEPS or training.is_interrupted  # by Ctrl-C
-
+    for step in run.steps():
         action = epsilon_greedy_action(env, model, observation, TRAIN_EPSILON)
         next_observation, reward, terminated, truncated, info = env.step(action)
         done = terminated or truncated  # at the flag, or out of time
@@ -290,16 +286,15 @@ def train(env, eval_env, model, training):
             observation, _ = env.reset()
 
         if step == Q_VALIDATION_SIZE:  # which is no later than the first evaluation
-            training.validation_observations = np.array(replay_buffer.sample(Q_VALIDATION_SIZE)[0])
-        if is_evaluation_due:
-            evaluate_and_save_best(eval_env, model, step, training)
-        if step % SNAPSHOT_EVERY == 0 or is_last_step:
-            save_model(model, step, training)
-        training.end_step(step, info, is_last_step)  # every CHECKPOINT_EVERY steps, a checkpoint
-        if is_last_step:
-            break
+            run.validation_observations = np.array(replay_buffer.sample(Q_VALIDATION_SIZE)[0])
+        if step % EVAL_EVERY == 0 or step == MAX_STEPS:
+            evaluate_and_save_best(eval_env, model, step, run)
+        if step % SNAPSHOT_EVERY == 0:
+            save_model(model, step, run)
 
-    return training.evaluations[-1].episode_return_avg if training.evaluations else None
+    if run.step % SNAPSHOT_EVERY != 0:
+        save_model(model, run.step, run)
+    return run.evaluations[-1].episode_return_avg if run.evaluations else None
 
 
 def load_or_create_model(env, model_filename, settings=None):
@@ -360,8 +355,8 @@ def main(options):
             episode_return_avg, episodes = evaluate(env, model, options.seed)
         print(f"episode_return_avg {episode_return_avg:.3f} {over_episodes(episodes)}")
         return episode_return_avg
-    with Training(options, MAX_STEPS, CHECKPOINT_EVERY) as training:
-        return train(env, make_env(options.env), model, training)
+    with Run(options, MAX_STEPS, CHECKPOINT_EVERY) as run:
+        return train(env, make_env(options.env), model, run)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ import pandas as pd
 import run
 from experiments.common.compiled_loop import STEPS_PER_CALL, CompiledLoop
 from replay_buffer import ReplayBuffer
-from support.training import Training
+from support.runs import Run
 
 
 class Clock(gym.Wrapper):
@@ -101,8 +101,8 @@ def train_lesson(env, max_steps):
     model = run.create_model(env)
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         options = run.options.read("--name speed --seed 0")
-        with Training(options, run.MAX_STEPS, run.CHECKPOINT_EVERY) as training:
-            run.train(env, gym.make("MountainCar-v0"), model, training)
+        with Run(options, run.MAX_STEPS, run.CHECKPOINT_EVERY) as this_run:
+            run.train(env, gym.make("MountainCar-v0"), model, this_run)
 
 
 def train_with_keras(env, max_steps, predict, fit):

@@ -484,7 +484,7 @@ def test_an_environment_wrapped_in_main_trains_and_resumes(command, tmp_path):
 @pytest.mark.slow
 def test_a_crash_after_a_checkpoint_says_how_to_go_on(command, tmp_path, capsys):
     crash = {
-        "        if is_last_step:\n": "        if step == 300: 1 / 0\n        if is_last_step:\n"
+        "        log.step(step": "        if step == 300: 1 / 0\n        log.step(step"
     }
     script = changed(tmp_path, crash, "lesson.py")
     with pytest.raises(ZeroDivisionError):
@@ -503,7 +503,8 @@ def test_a_name_that_is_taken_offers_nothing_to_continue(command, tmp_path):
 
 
 def test_a_loop_that_ends_early_ends_well(command, tmp_path):
-    early = {"        if is_last_step:\n": "        if is_last_step or step == 300:\n"}
+    save = "        if step % SNAPSHOT_EVERY == 0:\n"
+    early = {save: f"        if step == 300:\n            break\n{save}"}
     script = changed(tmp_path, early, "lesson.py")
     status, output, errors = command("--name", "x", *SHORT, script=script)
     assert (status, errors) == (0, "")

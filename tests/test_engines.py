@@ -17,7 +17,7 @@ from experiments.common import cluster, engines
 from experiments.common.packing import pack, unpack
 from experiments.common.plan import Run
 from experiments.common.state import State
-from support import training
+from support import runs
 from support.checkpoints import read_checkpoint
 from support.errors import WrongInput
 from support.options import read_constants
@@ -155,7 +155,8 @@ def test_a_run_that_diverges_has_failed(train):
 
 
 def test_a_run_that_ends_early_has_failed(change):
-    change("is_last_step = step == MAX_STEPS", "is_last_step = step == 600")
+    save = "        if step % SNAPSHOT_EVERY == 0:\n"
+    change(save, f"        if step == 600:\n            break\n{save}")
     state = engines.train_exact(make_run(), None, lambda state: None)
     found = "seed=0-log has evaluations at 300, 600 steps, not every 300 and at 900"
     assert state.failed == f"{found}; what is compared are whole runs, so none may end early"
@@ -195,7 +196,7 @@ def test_what_fit_batch_returns_has_to_be_a_number(change):
 def test_seconds_are_those_of_training_alone(monkeypatch):
     """By a clock that advances in evaluations, in reports and in the log alone."""
     now = [0.0]
-    monkeypatch.setattr(training.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(runs.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr("loggers.TrainingLog.step", lambda *_: now.__setitem__(0, now[0] + 1))
 
     def tell(state):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import main
 
-from support import training
+from support import runs
 from support.checkpoints import read_checkpoint
 from support.environments import make_env, scale_and_offset
 from support.errors import WrongInput
@@ -146,8 +146,8 @@ def test_a_run_whose_episodes_never_end_is_saved_and_resumed_all_the_same(comman
             raise RuntimeError("crash")
 
     with monkeypatch.context() as crash:
-        crashing = functools.partial(training.Training, on_checkpoint=crash_at_200)
-        crash.setattr("support.training.Training", crashing)
+        crashing = functools.partial(runs.Run, on_checkpoint=crash_at_200)
+        crash.setattr("support.runs.Run", crashing)
         with pytest.raises(RuntimeError):
             command(*begin)
     assert saved == [100, 200]  # at most twice as far apart as they should be

@@ -116,10 +116,10 @@ def test_a_server_shows_each_step_of_a_run_restarted_twice_once(load_fast, tmp_p
     assert shown == right
 
 
-class Training:
+class Run:
     """What a log wants to know of a training."""
 
-    first_step = 1
+    step = 0
     max_steps = 1000
     is_resumed = False
 
@@ -141,7 +141,7 @@ def log(tmp_path):
 
     def begin(log_every):
         log = TrainingLog(log_every)
-        log.begin(Training(tmp_path))
+        log.begin(Run(tmp_path))
         opened.append(log)
         return log
 
@@ -242,7 +242,7 @@ def test_the_hparams_page_has_a_column_for_what_any_run_has_at_every_start(tmp_p
     for name, settings in (("a", {"batch_size": 64}), ("b", {"batch_size": 32, "double": True})):
         (tmp_path / name).mkdir()
         log = TrainingLog(1)
-        log.begin(Training(tmp_path / name, settings=settings, name=name))
+        log.begin(Run(tmp_path / name, settings=settings, name=name))
         last_step = 1000 if name == "a" else 900
         log.step(last_step, 0.5, info(-200.0, 200, 1.0))
         log.close()
@@ -255,6 +255,6 @@ def test_the_hparams_page_has_a_column_for_what_any_run_has_at_every_start(tmp_p
 def test_settings_that_change_nothing_about_learning_are_no_column(tmp_path):
     settings = {"batch_size": 64, "log_every": 1, "checkpoint_every": 2, "snapshot_every": 3}
     log = TrainingLog(1)
-    log.begin(Training(tmp_path, settings=settings))
+    log.begin(Run(tmp_path, settings=settings))
     log.close()
     assert set(hparams(tmp_path)) == {"batch_size"}

@@ -22,7 +22,7 @@ from conftest import ROOT, main, read_until, rewrite, scalars
 
 import run
 from loggers import TensorBoardLogger
-from support import checkpoints, training
+from support import checkpoints, runs
 from support.checkpoints import read_checkpoint
 from support.errors import WrongInput
 from support.files import PARTIAL, lock
@@ -366,10 +366,8 @@ def test_a_diverged_run_stops_and_keeps_the_last_good_files(command, monkeypatch
 
 
 def test_a_directory_moved_away_under_a_run_ends_it_in_a_line(command, monkeypatch):
-    moved = functools.partial(
-        training.Training, on_checkpoint=lambda step: os.rename("x-log", "elsewhere")
-    )
-    monkeypatch.setattr("support.training.Training", moved)
+    moved = functools.partial(runs.Run, on_checkpoint=lambda step: os.rename("x-log", "elsewhere"))
+    monkeypatch.setattr("support.runs.Run", moved)
     status, _, errors = command("--name", "x", "--seed", 3, *SETTINGS)
     assert status == 1
     assert re.fullmatch(r"run\.py: x-log/\S+ can't be written: .*No such file.*\n", errors)
@@ -591,7 +589,7 @@ def test_a_strangers_event_files_are_never_opened(stopped, tmp_path):
     assert victim.stat().st_mtime_ns == before.st_mtime_ns
 
 
-@pytest.mark.parametrize("fails", ["os.replace", "support.training.write_checkpoint"])
+@pytest.mark.parametrize("fails", ["os.replace", "support.runs.write_checkpoint"])
 def test_a_crash_while_a_run_is_made_leaves_no_directory(fails, command, tmp_path, monkeypatch):
     def crash(*arguments):
         raise RuntimeError("crash")

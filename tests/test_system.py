@@ -16,8 +16,8 @@ from conftest import ROOT
 from support import files, system
 from support.errors import WrongInput
 from support.files import lock, quote, write_file
+from support.runs import Run
 from support.system import find_memory, stop_signals
-from support.training import Training
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
 GIGABYTE = 2**30
@@ -33,10 +33,10 @@ def start(code, **options):
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_ends_a_run_after_its_step_though_it_is_sent_twice(number, capfd):
-    with pytest.raises(SystemExit) as ended, Training(OPTIONS, 10, 5) as training:
+    with pytest.raises(SystemExit) as ended, Run(OPTIONS, 10, 5) as run:
         signal.raise_signal(number)
         signal.raise_signal(number)
-        assert training.is_interrupted
+        assert run.is_interrupted
     assert ended.value.code == 128 + number
     assert capfd.readouterr().out.count("Stopping after this step") == 1
 
@@ -46,7 +46,7 @@ def test_a_second_ctrl_c_leaves_at_once_and_other_signals_wait(number, is_hurrie
     clock, left = [0.0], []
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
     monkeypatch.setattr("os._exit", left.append)
-    with pytest.raises(SystemExit), Training(OPTIONS, 10, 5):
+    with pytest.raises(SystemExit), Run(OPTIONS, 10, 5):
         signal.raise_signal(signal.SIGUSR1)
         signal.raise_signal(number)
         assert left == []  # within a second
@@ -58,9 +58,9 @@ def test_a_second_ctrl_c_leaves_at_once_and_other_signals_wait(number, is_hurrie
 def test_after_nohup_a_closed_terminal_ends_nothing(monkeypatch):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with Training(OPTIONS, 10, 5) as training:
+        with Run(OPTIONS, 10, 5) as run:
             signal.raise_signal(signal.SIGHUP)
-            assert not training.is_interrupted
+            assert not run.is_interrupted
         assert stop_signals() == [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
     finally:
         signal.signal(signal.SIGHUP, before)

@@ -17,16 +17,16 @@ from support.errors import WrongInput
 # Parts of run.py that the compiled loop replaces by its own version, and the fingerprint of each.
 # When one of these changes, change the loop accordingly, then put the new fingerprint here.
 MIRRORED = {
-    "train": "8189741bfd889e4a",
+    "train": "08b54245b9bbe11b",
     "evaluate": "3a284c246fb7e504",
-    "evaluate_and_save_best": "e0c515762c64896e",
+    "evaluate_and_save_best": "23af607f33624176",
     "greedy_action": "c4afdf49dc6324f1",
     "epsilon_greedy_action": "ff09fdeb1e238104",
     "ReplayBuffer": "c8880dfd0d78c985",
     "load_or_create_model": "6e87ca975f499a6e",
     "set_seed": "0728b62e15210abf",
     "make_env": "f31439872df9496a",
-    "main": "3404bd8d947bf2fb",
+    "main": "903381cc65aadb5e",
 }
 
 OUTSIDE = ("LOG_EVERY", "SNAPSHOT_EVERY", "CHECKPOINT_EVERY")  # act only there

@@ -72,8 +72,8 @@ def train_exact(run, begun, tell):
         try:
             keras.utils.clear_session()  # as in a new process
             lesson = load_lesson(LESSON, arguments)
-            lesson.Training = functools.partial(
-                lesson.Training, on_checkpoint=lambda step: tell(State(step, files=pack(logdir)))
+            lesson.Run = functools.partial(
+                lesson.Run, on_checkpoint=lambda step: tell(State(step, files=pack(logdir)))
             )
             lesson.main(lesson.options)
             return end_of(run, logdir)

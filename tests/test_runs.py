@@ -350,7 +350,7 @@ def test_ctrl_c_ends_a_run_but_not_the_prompt_and_says_how_to_go_on_there(
         run.main(run.options.read("--name stopped"))
     *_, last_line = capsys.readouterr().out.splitlines()
     assert last_line.startswith("Stopped. To continue: run.main(")
-    assert os.path.exists("stopped-log/stopped-101.h5")
+    assert os.path.exists("stopped-log/stopped-100.h5")
 
     run.DISCOUNT_FACTOR_GAMMA = 0.9
     assert eval(last_line.removeprefix("Stopped. To continue: ")) == -200

@@ -65,7 +65,7 @@ class Variables:
             variable.assign(value)
 
 
-class Training:
+class Run:
     """A run, from its first step or its checkpoint up to its end or Ctrl-C.
 
     In a `with` statement, Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 end it after the next step (a second
@@ -89,8 +89,8 @@ class Training:
             its snapshots: the constants in lower case, `env`, `seed` and `model`.
         logdir: its directory.
         is_resumed: whether it goes on from a checkpoint.
+        step: the present training step, or the last one, counted from 1; 0 before the first.
         is_interrupted: whether it is to end, after Ctrl-C.
-        first_step: training step at which it begins or goes on, counted from 1.
         log: the part of that name, a `TrainingLog`; None before `start`.
         evaluations: list of `Evaluation`s so far.
         validation_observations: array over which avg_max_q_value is taken; None before it is drawn.
@@ -114,14 +114,10 @@ class Training:
         self._parts = {}
         self._savers = {}  # those of the parts that have get_state and set_state, and this
         self._missing = {}  # why the other parts' state is not saved
-        self._step = self._saved_step = 0
+        self.step = self._saved_step = 0
         self._first_return = None
         self._started = time.perf_counter()  # later by what isn't training
         self._stop_signal = None
-
-    @property
-    def first_step(self):
-        return self._step + 1
 
     @property
     def is_interrupted(self):
@@ -152,7 +148,7 @@ class Training:
                 self._give_up(name, "it has no get_state and set_state")
         if self.is_resumed:
             self._restore()
-            print(f"Resumed {self.logdir} at step {self._step}")
+            print(f"Resumed {self.logdir} at step {self.step}")
         else:
             self._create()
             print(f"Created {self.logdir}")
@@ -197,31 +193,34 @@ class Training:
         known = [found for found in self.evaluations if np.isfinite(found.episode_return_avg)]
         return max(known, key=lambda found: found.episode_return_avg, default=None)
 
-    def end_step(self, step, info, is_last_step):
-        """Takes note that a step is over; writes a checkpoint when one is due.
+    def steps(self):
+        """Yields the training steps, from where the run stands; writes checkpoints between them.
 
-        That is at the last step and, every so many steps, at the end of an episode; where episodes
-        are longer than that, in the middle of one.
-
-        Args:
-            step: training step.
-            info: dict of `env.step`, which at the end of an episode has its statistics.
-            is_last_step: whether no other follows.
+        It ends after the last step, or after the present one when Ctrl-C is pressed. A checkpoint
+        is written, every so many steps, at the end of an episode; where episodes are longer than
+        that, in the middle of one. The last one is written when the `with` block ends.
         """
-        self._step = step
-        every = self._checkpoint_every
-        is_episode_end = "episode" in info
-        if is_episode_end and self._first_return is None:
-            self._first_return = float(info["episode"]["r"])
+        while self.step < self.max_steps and not self.is_interrupted:
+            episode = self.log.episode
+            self.step += 1
+            yield self.step
+            is_episode_end = self.log.episode > episode
+            if is_episode_end:
+                self._check_episode()
+            every = self._checkpoint_every
+            is_due = self.step // every > self._saved_step // every
+            is_late = self.step - self._saved_step >= 2 * every
+            if is_late or (is_due and is_episode_end):
+                with self._clock_stopped():
+                    self._save()
+
+    def _check_episode(self):
+        """At the end of an episode: notices early what keeps the run from being resumed."""
+        if self._first_return is None:
+            self._first_return = self.log.episode_return
             self._collect()  # so that what can't be saved is told early
-        if is_episode_end and "env" not in self._missing:
-            if not self._parts["env"].repeats_itself():
-                self._give_up("env", NOT_REPEATABLE)
-        is_due = step // every > self._saved_step // every
-        is_late = step - self._saved_step >= 2 * every
-        if is_last_step or is_late or (is_due and is_episode_end):
-            with self._clock_stopped():
-                self._save()
+        if "env" not in self._missing and not self._parts["env"].repeats_itself():
+            self._give_up("env", NOT_REPEATABLE)
 
     def get_state(self):
         """Returns what a resumed run needs: a dict of arrays and JSON values."""
@@ -231,7 +230,7 @@ class Training:
         return {
             "settings": self.settings,
             "name": self.name,
-            "step": self._step,
+            "step": self.step,
             "seconds": time.perf_counter() - self._started,
             "first_return": self._first_return,
             "evaluations": np.array(self.evaluations, float).reshape(-1, 5),
@@ -241,13 +240,13 @@ class Training:
     def set_state(self, state):
         """Restores a state returned by `get_state`; raises ValueError if it doesn't fit."""
         self.name = state["name"]
-        self._step = self._saved_step = state["step"]
+        self.step = self._saved_step = state["step"]
         self._started = time.perf_counter() - state["seconds"]
         self._first_return = state["first_return"]
         self.evaluations = state["evaluations"]
         observations = self.validation_observations = state["validation_observations"]
         if observations is None:
-            if self._step >= self.settings.get("q_validation_size", math.inf):
+            if self.step >= self.settings.get("q_validation_size", math.inf):
                 raise ValueError("its validation observations are missing")
         else:
             space = self._parts["env"].observation_space
@@ -279,11 +278,11 @@ class Training:
         states = self._collect()
         weights = states.get("model", {}).values()
         if not all(np.isfinite(array).all() for array in weights if array.dtype.kind == "f"):
-            raise Diverged(f"the weights are not finite at step {self._step}")
+            raise Diverged(f"the weights are not finite at step {self.step}")
         write_checkpoint(self.logdir, states, self._missing)
-        self._saved_step = self._step
-        if self._on_checkpoint and self._step:
-            self._on_checkpoint(self._step)
+        self._saved_step = self.step
+        if self._on_checkpoint and self.step:
+            self._on_checkpoint(self.step)
 
     def _give_up(self, name, reason):
         """Remembers a part whose state can't be saved; says once what follows from that."""
@@ -356,6 +355,16 @@ class Training:
         )
 
     def __exit__(self, kind, error, trace):
+        if error is None and self.step > self._saved_step:
+            try:
+                self._save()
+            except Exception as failure:
+                self._leave(failure)
+                raise
+        self._leave(error)
+
+    def _leave(self, error):
+        """Closes all parts; prints the last line, which says what to do next."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         for part in self._parts.values():
@@ -363,9 +372,9 @@ class Training:
                 part.close()
         if self._lock:
             self._lock.release()
-        if kind is not None:
+        if error is not None:
             self._clean_up(error)
-        elif self.is_interrupted and self._step < self.max_steps:
+        elif self.is_interrupted and self.step < self.max_steps:
             self._print_resume_hint()
             if is_prompt():
                 raise KeyboardInterrupt  # which ends what the prompt runs, and not the prompt
@@ -394,7 +403,7 @@ class Training:
         if isinstance(error, Diverged):
             raise Diverged(f"{error}; {left}") from error
         if isinstance(error, BrokenEnvironment):
-            raise BrokenEnvironment(f"{error} at step {self._step + 1}; {left}") from error
+            raise BrokenEnvironment(f"{error} at step {self.step}; {left}") from error
 
     def _print_resume_hint(self):
         """The last line of a run that was stopped."""
