@@ -24,7 +24,7 @@ from experiments.common.record import PLAN, Record
 from experiments.common.results import RESULTS, check_names, read_results
 from support.command_line import OneLineParser, number
 from support.environments import make_env
-from support.errors import ROOT, WrongInput, plain_errors, print_error
+from support.errors import ROOT, WrongInput, exit_with_error, plain_errors, print_error
 from support.files import check_name, lock, quote, write_file
 from support.options import read_constants
 
@@ -136,7 +136,7 @@ def choose(record, signals):
     by_hand = plan.engine if is_decided else None
     choice = cluster.call(signals, choose_engine, first_runs, by_hand)
     if choice.is_mistake:
-        sys.exit(print_error(f"stopped by a mistake in the code: {choice.problem}", status=1))
+        exit_with_error(f"stopped by a mistake in the code: {choice.problem}", status=1)
     if choice.problem is not None:
         raise WrongInput(choice.problem)
     if plan.engine not in (None, choice.engine):
@@ -196,7 +196,7 @@ def write_tables(folder, plot_format):
     print(tables.table(summaries["last evaluation"], statistics.reward_threshold(results)))
     for (setting, reason), group in results.groupby(["setting", "failed"], sort=False):
         seeds = ", ".join(map(str, group["seed"].unique()))
-        print_error(f"failed: {setting}, seed {seeds}: {reason}", status=0)
+        print_error(f"failed: {setting}, seed {seeds}: {reason}")
     if (results["episodes"] == 0).any():
         print("In some evaluations, no episode ended within EVAL_STEPS: raise it.")
     print(f"Wrote {folder}")
@@ -231,7 +231,7 @@ def main(args):
             record.remove_if_empty()
     if is_mistaken:
         message = f"stopped by a mistake in the code{how_to_continue(args, record, is_mistaken)}"
-        sys.exit(print_error(message, status=1))
+        exit_with_error(message, status=1)
     if record.left():
         print(f"Stopped{how_to_continue(args, record)}")
         sys.exit(128 + signals[0])

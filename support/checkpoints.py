@@ -152,7 +152,7 @@ def warn_of_other_versions(logdir, recorded):
     ]
     if changed:
         made_with = ", ".join(changed)
-        print_error(f"warning: {logdir} was made with {made_with}; results may differ", status=0)
+        print_error(f"warning: {logdir} was made with {made_with}; results may differ")
 
 
 def find_run(logdir):

@@ -5,6 +5,7 @@ import importlib.util
 import math
 import os
 import re
+import signal
 import sys
 import sysconfig
 import traceback
@@ -70,25 +71,31 @@ def check_installed(*files):
     missing = [name for name in names if importlib.util.find_spec(MODULES.get(name, name)) is None]
     if missing:
         message = f"not installed: {', '.join(missing)}; pip install -r {files[-1]}"
-        sys.exit(print_error(message, status=2))
+        exit_with_error(message, status=2)
 
 
-def print_error(message, status):
-    """Prints a message on one line of standard error, unprintables escaped; returns `status`."""
+def print_error(message):
+    """Prints a message on one line of standard error, with unprintable characters escaped."""
     text = " ".join(str(message).split())
     text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
     program = os.path.basename(sys.argv[0])
     if program == "-m":  # Python is still looking for the module that it was told to run
         program = "python -m"
     print(f"{program}: {text}", file=sys.stderr)
-    return status
+
+
+def exit_with_error(message, status):
+    """Ends the program with a message on one line, and an exit status."""
+    print_error(message)
+    sys.exit(status)
 
 
 @contextlib.contextmanager
 def plain_errors():
     """Ends the program in one line where the user or the machine is at fault, not the code.
 
-    The exit status is 2 for wrong input, 130 after Ctrl-C, and otherwise 1. An `OSError` that is
+    The exit status is 2 for wrong input, 128 and the number of the signal after Ctrl-C or another
+    signal, and otherwise 1. An `OSError` that is
     raised in support/ or experiments/ is reported in one line; one that your own code raises is a
     mistake in it, and keeps its traceback, like all other exceptions. Output appears line by line,
     also in a pipe.
@@ -102,15 +109,16 @@ def plain_errors():
     try:
         yield
     except WrongInput as error:
-        sys.exit(print_error(error, status=2))
-    except KeyboardInterrupt:
-        sys.exit(130)
+        exit_with_error(error, status=2)
+    except KeyboardInterrupt as interrupt:
+        (number,) = interrupt.args or (signal.SIGINT,)  # a `Run` says which signal has ended it
+        sys.exit(128 + number)
     except Diverged as error:
-        sys.exit(print_error(error, status=1))
+        exit_with_error(error, status=1)
     except OSError as error:
         if not is_fault_of_machine(error):
             raise
-        sys.exit(print_error(error, status=1))
+        exit_with_error(error, status=1)
 
 
 def is_fault_of_machine(error):

@@ -382,8 +382,7 @@ def recorded_settings(options, names, given):
     if missed:
         print_error(
             f"warning: {options.model} was made with constants that this program doesn't have: "
-            f"{', '.join(missed)}; its network may be another one",
-            status=0,
+            f"{', '.join(missed)}; its network may be another one"
         )
     is_free = {name for name in recorded if name in ("seed", "model") or name.startswith("eval_")}
     return {name: recorded[name] for name in recorded.keys() - unknown - is_free}

@@ -376,9 +376,7 @@ class Run:
             self._clean_up(error)
         elif self.is_interrupted and self.step < self.max_steps:
             self._print_resume_hint()
-            if is_prompt():
-                raise KeyboardInterrupt  # which ends what the prompt runs, and not the prompt
-            sys.exit(128 + self._stop_signal)
+            raise KeyboardInterrupt(self._stop_signal)
         elif self.evaluations:
             self._print_result()
 

@@ -117,8 +117,7 @@ def use_weights(model, snapshot, settings=None):
     if not snapshot.layers:
         print_error(
             f"warning: {snapshot.filename} doesn't describe its network, which is taken to be what "
-            "create_model builds",
-            status=0,
+            "create_model builds"
         )
     model.set_weights(snapshot.weights)
 

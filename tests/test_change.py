@@ -483,9 +483,7 @@ def test_an_environment_wrapped_in_main_trains_and_resumes(command, tmp_path):
 
 @pytest.mark.slow
 def test_a_crash_after_a_checkpoint_says_how_to_go_on(command, tmp_path, capsys):
-    crash = {
-        "        log.step(step": "        if step == 300: 1 / 0\n        log.step(step"
-    }
+    crash = {"        log.step(step": "        if step == 300: 1 / 0\n        log.step(step"}
     script = changed(tmp_path, crash, "lesson.py")
     with pytest.raises(ZeroDivisionError):
         command("--name", "x", *SHORT, "--checkpoint-every", 100, script=script)

@@ -12,6 +12,7 @@ import io
 import os
 import re
 import shutil
+import signal
 import tempfile
 import textwrap
 import time
@@ -33,11 +34,9 @@ from support.errors import (
 )
 from support.options import load_lesson
 from support.snapshots import write_snapshot
-from support.system import stop_signals
 
 LESSON = ROOT / "run.py"
 MAX_MESSAGE = 200  # characters of a mistake's message that are told
-STOPPED = [128 + number for number in stop_signals()]  # exit statuses of a run that was stopped
 PAUSE = 1.0  # seconds between two reports of how far a compiled run is
 
 
@@ -77,7 +76,7 @@ def train_exact(run, begun, tell):
             )
             lesson.main(lesson.options)
             return end_of(run, logdir)
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
             files = pack(logdir) if os.path.isdir(logdir) else None
             return failed(error)._replace(files=files)
 
@@ -165,12 +164,14 @@ def failed(error):
 
     Raises:
         Exception: the same, if the machine is at fault, so that the run may be tried again.
+        SystemExit: so that it may, too, if a signal has stopped it.
     """
     for fault in (error, error.__cause__):
         if is_fault_of_machine(fault):
             raise fault
-    if isinstance(error, SystemExit) and error.code in STOPPED:
-        raise error
+    if isinstance(error, KeyboardInterrupt):  # a signal has stopped it
+        # This ends its process, so that it is started again.
+        raise SystemExit(128 + signal.SIGINT) from error
     if isinstance(error, (Diverged, WrongInput)):
         return State(failed=str(error), is_over=True)
     return State(failed=describe_mistake(error), is_mistake=True, is_over=True)
