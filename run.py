@@ -23,7 +23,6 @@ EVAL_EPSILON = 0  # probability of a random action in evaluation: fully greedy
 Q_VALIDATION_SIZE = 10000  # observations over which avg_max_q_value is averaged
 HIDDEN_UNITS = 32  # neurons in each hidden layer
 LAYER_NORMALIZATION = False  # whether the sums of a hidden layer are normalized
-SCALE_OBSERVATIONS = False  # whether the network sees observations scaled to -1 ... 1
 
 # Options are read before TensorFlow is imported, which takes seconds: mistakes are told at once.
 options = read_options(globals())
@@ -40,7 +39,7 @@ from tqdm import tqdm
 
 from loggers import TrainingLog, warn_of_long_episodes
 from replay_buffer import ReplayBuffer
-from support.environments import Replayable, make_env, scale_and_offset
+from support.environments import Replayable, make_env
 from support.errors import check_loss
 from support.runs import Run, over_episodes
 from support.snapshots import load_weights, write_snapshot
@@ -63,20 +62,15 @@ def create_model(env):
     Returns:
         Compiled Keras model from observations (batch, observation size) and action masks
         (batch, n actions) to masked Q-values (batch, n actions), all float32.
-
-    Raises:
-        WrongInput: SCALE_OBSERVATIONS, and a part of the observations has no bounds.
     """
     n_actions = int(env.action_space.n)
-    inputs = observations = keras.Input(env.observation_space.shape, name="observations_input")
+    observations = keras.Input(env.observation_space.shape, name="observations_input")
     action_mask = keras.Input((n_actions,), name="action_mask")
-    if SCALE_OBSERVATIONS:
-        observations = keras.layers.Rescaling(*scale_and_offset(env.observation_space))(inputs)
     hidden = hidden_layer(observations)
     hidden = hidden_layer(hidden)
     q_values = keras.layers.Dense(n_actions)(hidden)
     filtered_q_values = keras.layers.Multiply()([q_values, action_mask])
-    model = keras.Model([inputs, action_mask], filtered_q_values)
+    model = keras.Model([observations, action_mask], filtered_q_values)
     optimizer = create_optimizer()
     model.compile(optimizer, loss="mean_squared_error")
     optimizer.build(model.trainable_variables)  # now, so that a checkpoint can restore its state

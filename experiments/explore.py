@@ -172,7 +172,7 @@ def as_network(policy):
     normalized = any(isinstance(layer, keras.layers.RMSNormalization) for layer in layers)
     parts = policy.model.get_weights()
     if [part.shape for part in parts] == shapes_of_weights(sizes, normalized):
-        weights = in_a_row(parts, layers)
+        weights = np.concatenate([part.ravel() for part in parts])
         states = some_states()
         values = q_values(states, weights, sizes, normalized)
         if np.allclose(values, policy.q_values(states), rtol=TOLERANCE, atol=TOLERANCE):
@@ -192,16 +192,6 @@ def shapes_of_weights(sizes, normalized):
         if normalized:
             shapes += [(outputs,)]  # scale
     return shapes[:-1] if normalized else shapes  # the last layer is not normalized
-
-
-def in_a_row(parts, layers):
-    """The weights of a network in a row, float32; its layers tell how it scales observations."""
-    kernel, bias, *others = parts
-    for layer in layers:
-        if isinstance(layer, keras.layers.Rescaling):  # becomes a part of the first Dense layer
-            bias = bias + layer.offset @ kernel
-            kernel = np.reshape(layer.scale, (-1, 1)) * kernel
-    return np.concatenate([part.ravel() for part in (kernel, bias, *others)])
 
 
 def some_states():

@@ -141,39 +141,6 @@ def why_not_drawn(env):
     return None
 
 
-def scale_and_offset(space):
-    """What maps the bounds of a space to -1 and 1, when an observation is scaled and then shifted.
-
-    Args:
-        space: Gymnasium space of vectors.
-
-    Returns:
-        (scale, offset), lists of floats.
-
-    Raises:
-        WrongInput: a part of the space has no bounds, or it isn't known which.
-    """
-    if isinstance(space, gym.spaces.Box):
-        low, high = space.low, space.high
-    elif isinstance(space, gym.spaces.MultiDiscrete):
-        low, high = space.start, space.start + space.nvec - 1
-    elif isinstance(space, gym.spaces.MultiBinary):
-        low, high = np.zeros(space.shape), np.ones(space.shape)
-    else:
-        raise WrongInput(
-            "SCALE_OBSERVATIONS needs bounds, which are known of a Box, a MultiDiscrete and a "
-            f"MultiBinary, and not of {space}; a wrapper can make it a Box ({SEE_PAGE})"
-        )
-    low, high = low.astype(np.float64), high.astype(np.float64)
-    largest = np.finfo(np.float32).max  # which some environments give in place of infinity
-    unbounded = np.flatnonzero((low <= -largest) | (high >= largest))
-    if unbounded.size:
-        names = " and ".join(f"observation[{i}]" for i in unbounded)
-        raise WrongInput(f"SCALE_OBSERVATIONS needs bounds, but there are none of {names}")
-    scale = 2 / np.where(high > low, high - low, 1)
-    return scale.tolist(), (-scale * (low + high) / 2).tolist()
-
-
 class Checked(gym.Wrapper):
     """Raises `BrokenEnvironment` as soon as it returns something that can't be learned from.
 

@@ -78,7 +78,6 @@ class Snapshot(NamedTuple):
         widths = {weight.shape[0] for weight in self.weights[:-1] if weight.ndim == 1}
         told = {"hidden_units": widths.pop()} if len(widths) == 1 else {}
         if self.layers:
-            told["scale_observations"] = "rescaling" in self.layers
             told["layer_normalization"] = "rmsnormalization" in self.layers
         return told
 

@@ -9,8 +9,7 @@ from conftest import main
 
 from support import runs
 from support.checkpoints import read_checkpoint
-from support.environments import make_env, scale_and_offset
-from support.errors import WrongInput
+from support.environments import make_env
 
 SHORT = (
     "--name x --seed 1 --train-start 50 --batch-size 8 --q-validation-size 100 --eval-every 300 "
@@ -216,47 +215,3 @@ def test_what_cannot_be_drawn_is_evaluated_instead(command):
     status, _, errors = command("--model", "x-log/x-best.h5", "--gif", "x.gif")
     assert (status, errors.count("\n")) == (2, 1)
     assert "it can't be drawn: its metadata name no render mode rgb_array" in errors
-
-
-BOUNDED = [  # space, lowest and highest observation
-    (gym.spaces.MultiBinary(3), [0, 0, 0], [1, 1, 1]),
-    (gym.spaces.MultiDiscrete([2, 5, 1]), [0, 0, 0], [1, 4, 0]),
-    (gym.spaces.MultiDiscrete([2, 5], start=[-1, 3]), [-1, 3], [0, 7]),
-    (gym.spaces.Box(np.int8([-5, 0]), np.int8([5, 120]), dtype=np.int8), [-5, 0], [5, 120]),
-]
-
-
-@pytest.mark.parametrize("space, low, high", BOUNDED)
-def test_the_bounds_of_all_spaces_of_vectors_become_minus_1_and_1(space, low, high):
-    scale, offset = map(np.array, scale_and_offset(space))
-    low, high = np.array(low), np.array(high)
-    is_fixed = low == high  # such a number becomes 0
-    np.testing.assert_allclose(scale * low + offset, np.where(is_fixed, 0, -1))
-    np.testing.assert_allclose(scale * high + offset, np.where(is_fixed, 0, 1))
-
-
-class Lights(Walk):
-    """Observes which of two lights are on."""
-
-    observation_space = gym.spaces.MultiBinary(2)
-
-    def observe(self):
-        return np.array([self.place > 0, self.left % 2], np.int8)
-
-
-def test_binary_observations_are_scaled_in_training(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(
-        gym.registry, "Lights-v0", gym.envs.registration.EnvSpec("Lights-v0", Lights)
-    )
-    main(f"--env Lights-v0 --scale-observations {' '.join(SHORT)}")
-    assert (tmp_path / "x-log" / "x-330.h5").exists()
-
-
-class Words(gym.spaces.Space):
-    """A space that Gymnasium doesn't know."""
-
-
-def test_a_space_whose_bounds_are_not_known_is_one_line():
-    with pytest.raises(WrongInput, match="known of a Box, a MultiDiscrete and a MultiBinary, and"):
-        scale_and_offset(Words((2,), np.float32))

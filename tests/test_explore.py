@@ -26,10 +26,7 @@ SHORT = (
     "--seed 1 --train-start 100 --batch-size 16 --q-validation-size 100 --eval-every 200 "
     "--eval-steps 400 --max-steps 600 --snapshot-every 200"
 )
-WIDE = (
-    "--hidden-units 128 --scale-observations --target-update-every 250 "
-    "--n-steps 3 --layer-normalization"
-)
+WIDE = "--hidden-units 128 --target-update-every 250 --n-steps 3 --layer-normalization"
 
 pytestmark = pytest.mark.slow
 
@@ -220,7 +217,7 @@ def test_a_run_is_titled_by_what_differs_from_the_article(page):
     narrow, wide = page.locator("#runs label").all_inner_texts()
     assert narrow.startswith("narrow: 32 + 32 hidden neurons, ")
     assert ", N_STEPS 3, " in wide
-    assert wide.endswith(", LAYER_NORMALIZATION, SCALE_OBSERVATIONS")
+    assert wide.endswith(", LAYER_NORMALIZATION")
 
 
 @pytest.fixture

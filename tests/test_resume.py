@@ -220,7 +220,7 @@ def test_a_finished_run_grows_to_what_a_longer_one_would_be(command, uninterrupt
 
 @pytest.mark.slow
 def test_a_learning_rate_that_falls_goes_on_where_it_was():
-    words = ["--seed", 3, *SETTINGS, "--learning-rate-decay", 0.01, "--scale-observations"]
+    words = ["--seed", 3, *SETTINGS, "--learning-rate-decay", 0.01]
     assert finish(start("--name", "x", *words))[0] == 0
     uninterrupted = content("x-log")
     os.rename("x-log", "whole-log")

@@ -3,11 +3,9 @@
 import gymnasium as gym
 import keras
 import numpy as np
-import pytest
 
 import run
 from replay_buffer import ReplayBuffer
-from support.errors import WrongInput
 
 
 class Scripted(gym.Env):
@@ -68,23 +66,6 @@ def test_the_learning_rate_falls_linearly_until_the_last_step(env, monkeypatch):
         optimizer.iterations.assign(step - run.TRAIN_START)
         rates.append(float(optimizer.learning_rate))
     np.testing.assert_allclose(rates, [0.001, 0.000505, 0.00001], rtol=1e-5)
-
-
-def test_scaled_observations_have_the_spaces_bounds_at_minus_1_and_1(env, monkeypatch):
-    monkeypatch.setattr(run, "SCALE_OBSERVATIONS", True)
-    model = run.create_model(env)
-    assert not [weight for weight in model.get_weights() if weight.shape == (2,)]
-    (rescaling,) = [layer for layer in model.layers if isinstance(layer, keras.layers.Rescaling)]
-    seen = rescaling(np.stack([env.observation_space.low, env.observation_space.high]))
-    np.testing.assert_allclose(seen, [[-1, -1], [1, 1]], atol=1e-6)
-    middle = run.predict(env, model, np.array([[-0.3, 0]], np.float32))
-    np.testing.assert_allclose(middle, 0, atol=1e-6)  # a network without biases yet
-
-
-def test_observations_without_bounds_cannot_be_scaled(monkeypatch):
-    monkeypatch.setattr(run, "SCALE_OBSERVATIONS", True)
-    with pytest.raises(WrongInput, match=r"none of observation\[1\] and observation\[3\]$"):
-        run.create_model(gym.make("CartPole-v1"))
 
 
 def test_a_mask_chooses_the_q_values_that_the_network_gives(env, model):

@@ -312,7 +312,7 @@ def test_what_is_recorded_is_what_is_trained_with_whenever_it_was_changed(
     few_steps, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    run.SCALE_OBSERVATIONS = True
+    run.LAYER_NORMALIZATION = True
     run.DISCOUNT_FACTOR_GAMMA = np.float64(0.5)  # an element of np.linspace, say
     options = run.options.read("--name changed")
     run.HIDDEN_UNITS = 8  # later still
@@ -320,7 +320,7 @@ def test_what_is_recorded_is_what_is_trained_with_whenever_it_was_changed(
     run.main(options)
     told = "Q_VALIDATION_SIZE is reduced to 400, the step of the first evaluation\n"
     assert capsys.readouterr().out.count(told) == 1
-    changed = {"scale_observations": True, "discount_factor_gamma": 0.5, "hidden_units": 8}
+    changed = {"layer_normalization": True, "discount_factor_gamma": 0.5, "hidden_units": 8}
     changed |= {"q_validation_size": 400}
     assert trained_with("changed").items() >= {**changed, "seed": options.seed}.items()
 
@@ -367,7 +367,7 @@ def test_a_prompt_refuses_the_options_that_only_the_program_has(words):
     "constant, value, message",
     [
         ("DISCOUNT_FACTOR_GAMMA", 5, "must be a number between 0.0 and 1.0, not '5'"),
-        ("SCALE_OBSERVATIONS", 1, "must be True or False, not '1'"),
+        ("LAYER_NORMALIZATION", 1, "must be True or False, not '1'"),
         ("HIDDEN_UNITS", [8, 8], "must be an integer between 1 and 4096, not '[8, 8]'"),
         ("MAX_STEPS", 100, "100 must be greater than TRAIN_START 100"),
     ],

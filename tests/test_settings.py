@@ -57,7 +57,7 @@ def refusal(command, script, *arguments):
 
 def test_constants_are_the_defaults_and_help_lists_them(command):
     settings = run.options.constants
-    assert len(settings) == 20
+    assert len(settings) == 19
     text = show_help(command, ROOT / "run.py")
     for setting in settings:
         assert getattr(run, setting.constant) == setting.default

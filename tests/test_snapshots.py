@@ -404,20 +404,20 @@ def test_keras_opens_a_snapshot_with_settings(model, tmp_path):
 
 
 @pytest.fixture
-def scaled(env, tmp_path, monkeypatch):
-    """again.h5, a narrow network that scales observations, saved again in Keras; that network."""
+def normalized(env, tmp_path, monkeypatch):
+    """again.h5, a narrow network with layer normalization, saved again in Keras; that network."""
     monkeypatch.chdir(tmp_path)
-    run.HIDDEN_UNITS, run.SCALE_OBSERVATIONS = 8, True
+    run.HIDDEN_UNITS, run.LAYER_NORMALIZATION = 8, True
     model = run.create_model(env)
-    write_snapshot("x-0.h5", model, {"hidden_units": 8, "scale_observations": True})
+    write_snapshot("x-0.h5", model, {"hidden_units": 8, "layer_normalization": True})
     keras.models.load_model("x-0.h5").save("again.h5")  # which doesn't keep the settings
     return model
 
 
-def test_a_network_tells_constants_that_are_not_recorded(scaled, env):
+def test_a_network_tells_constants_that_are_not_recorded(normalized, env):
     policy = load_policy("again.h5")
     observations = np.array([env.observation_space.sample() for _ in range(20)])
-    assert np.array_equal(policy.q_values(observations), run.predict(env, scaled, observations))
+    assert np.array_equal(policy.q_values(observations), run.predict(env, normalized, observations))
     play = ["--model", "again.h5", "--eval", "--hidden-units", "9"]
     assert load_lesson(ROOT / "run.py", play).HIDDEN_UNITS == 9  # what is given holds
 
@@ -425,11 +425,11 @@ def test_a_network_tells_constants_that_are_not_recorded(scaled, env):
 @pytest.mark.parametrize(
     "options, problem",
     [
-        ([], "shapes .* differs are --hidden-units=8 --scale-observations, with which it was"),
-        (["--eval", "--no-scale-observations"], "rescaling .*are --scale-observations, with which"),
+        ([], "shapes .* differs are --hidden-units=8 --layer-normalization, with which it"),
+        (["--eval", "--no-layer-normalization"], "differs are --layer-normalization, with which"),
     ],
 )
-def test_options_that_a_network_needs_are_named(options, problem, scaled, command, tmp_path):
+def test_options_that_a_network_needs_are_named(options, problem, normalized, command, tmp_path):
     before = os.listdir(tmp_path)
     status, _, errors = command("--model", "again.h5", *options)
     assert (status, errors.count("\n")) == (2, 1)
