@@ -55,13 +55,12 @@ from support.options import ENV
 RESULTS = "experiments/results"
 REPORTS = {  # pictures of experiments.report: data of each
     "article_reproduced": ("grid_article", "author_2018"),
-    "exercises": ("exercises",),
 }
 AGENTS = {  # in the GIF: snapshot of each
     "pushes at random": None,
-    "the article's network, at its best": "example-log/example-best.h5",
-    "with the four changes": "example-wide-log/example-wide-best.h5",
+    "after training": "example-changed-log/example-changed-best.h5",
 }
+BESTS = ("example-log/example-best.h5", "example-changed-log/example-changed-best.h5")
 WIDTH, HEIGHT = 300, 200  # pixels of an agent in the GIF
 CAPTION = 44  # pixels of the text above it
 STRIDE = 2  # steps between frames
@@ -76,22 +75,16 @@ PANELS = {
     "the time limit is an end, as in run.py": ("grid_article", "no_flag"),
     "looking past the time limit": ("endless", "no_flag_endless"),
 }
-HELD = {  # settings: their names
+COMPARED = {  # on the front page: names
     "grid_article": "32 neurons in each layer (the article)",
     "grid_best": "128 neurons",
-    "optimal_wide": "the four changes",
+    "c_exact": "32 neurons, the four changes",
 }
 ARTICLE = ("grid_article", "shown_article", "screen_article")  # data of runs, all alike
 EXPERIMENTS, SEEDS = 100, 10  # in the picture of intervals: how many, and of how many runs each
-PARTS = ("parts_32", "parts_128", "parts_256")  # data of what each change is worth
-CHANGES = {  # names: SCALE_OBSERVATIONS, LEARNING_RATE_DECAY, colour and marker
-    "neither": (False, 1.0, "C0o"),
-    "observations scaled": (True, 1.0, "C1s"),
-    "learning rate falling": (False, 0.01, "C3D"),
-    "both": (True, 0.01, "C4^"),
-}
+IMPROVEMENTS = {"after_alone": "alone", "after_pairs": "two together"}  # data: its title
 STEPS_DRIVEN = 55  # by the car in the picture of docs/explore.html
-EXAMPLES = ("example-log", "example-wide-log")  # in the picture of TensorBoard
+EXAMPLES = ("example-log", "example-changed-log")  # in the picture of TensorBoard
 WATCHED = "avg"  # in the names of the curves there
 SETTINGS = {"scalarSmoothing": 0, "ignoreOutliers": False, "autoReload": True}  # of TensorBoard
 
@@ -196,9 +189,9 @@ def read_widths():
 
 
 def draw_held(filename):
-    """Draws the runs of the settings in `HELD`, all seeds faint."""
-    results = pd.concat(pd.read_csv(f"{RESULTS}/{file}.csv") for file in HELD)
-    results["setting"] = results["setting"].map(HELD)
+    """Draws the runs of `COMPARED`, all seeds faint."""
+    results = pd.concat(pd.read_csv(f"{RESULTS}/{file}.csv") for file in COMPARED)
+    results["setting"] = results["setting"].map(COMPARED)
     save_figure(plot_curves(results), filename)
 
 
@@ -229,35 +222,29 @@ def draw_widths(filename):
     save_figure(figure, filename)
 
 
-def draw_parts(filename):
-    """Draws the last evaluations against how often the target network is copied, by width."""
-    results = pd.concat(pd.read_csv(f"{RESULTS}/{file}.csv") for file in PARTS)
-    last = results[results["step"] == run.MAX_STEPS]
-    widths = last.groupby("hidden_units")
-    ratios = [runs["target_update_every"].nunique() for _, runs in widths]
-    figure = Figure(figsize=(12, 4.8), layout="constrained")
-    panels = figure.subplots(1, len(PARTS), sharey=True, width_ratios=ratios)
-    for axes, (width, runs) in zip(panels, widths, strict=True):
-        copies = sorted(runs["target_update_every"].unique(), reverse=True)
-        for shift, (label, (is_scaled, decay, marker)) in enumerate(CHANGES.items()):
-            chosen = runs[runs["scale_observations"].eq(is_scaled)]
-            chosen = chosen[chosen["learning_rate_decay"].eq(decay)]
-            if chosen.empty:  # not run
-                continue
-            returns = dict(list(chosen.groupby("target_update_every")["return"]))
-            typical = np.array([interquartile_mean(returns[every]) for every in returns])
-            bounds = [typical_interval(returns[every]) for every in returns]
-            bars = np.abs(np.array(bounds).T - typical)
-            places = np.array([copies.index(every) for every in returns]) + 0.12 * (shift - 1.5)
-            axes.errorbar(places, typical, bars, fmt=marker, capsize=4, label=label)
-        axes.axhline(OPTIMUM[ENV], color="black", linestyle="--", linewidth=0.8)
-        axes.set_xticks(range(len(copies)), copies)
-        axes.set(xlim=(-0.5, len(copies) - 0.5), xlabel="steps between copies")
-        axes.set_title(f"{width} neurons", fontsize="medium")
-        axes.grid(alpha=0.3, axis="y")
-    panels[0].set(ylim=(-148, -93), ylabel="return of the last evaluation, IQM [95%]")
-    panels[0].annotate(f"optimum {OPTIMUM[ENV]}", (-0.45, OPTIMUM[ENV]), va="bottom")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+def draw_improvements(filename):
+    """Draws the last evaluations with improvements of DQN, alone and in pairs."""
+    figure = Figure(figsize=(11, 6), layout="constrained")
+    panels = figure.subplots(1, len(IMPROVEMENTS), sharex=True)
+    for axes, (file, title) in zip(panels, IMPROVEMENTS.items(), strict=True):
+        results = pd.concat(
+            pd.read_csv(f"{RESULTS}/{name}.csv") for name in ("after_article", file)
+        )
+        last = results[results["step"] == run.MAX_STEPS]
+        returns = dict(list(last.groupby("setting", sort=False)["return"]))
+        for place, (name, ends) in enumerate(returns.items()):
+            look = {"color": "black" if name == "article" else "tab:blue", "capsize": 4}
+            bounds = np.reshape(typical_interval(ends.to_numpy()), (2, 1))
+            typical = interquartile_mean(ends.to_numpy())
+            axes.errorbar(typical, place, xerr=np.abs(bounds - typical), fmt="o", **look)
+        axes.set_yticks(range(len(returns)), returns)
+        axes.invert_yaxis()
+        axes.axvline(OPTIMUM[ENV], color="black", linestyle="--", linewidth=0.8)
+        axes.set_title(title, fontsize="medium")
+        axes.grid(alpha=0.3, axis="x")
+    figure.supxlabel(
+        f"return of the last evaluation, IQM [95%] of 30 runs (dashed: the optimum, {OPTIMUM[ENV]})"
+    )
     save_figure(figure, filename)
 
 
@@ -396,13 +383,12 @@ def main(args):
         draw_q_values("images/avg_max_q_value.png")
         draw_held("images/held.png")
         draw_widths("images/widths.png")
-        draw_parts("images/parts.png")
+        draw_improvements("images/improvements.png")
         draw_intervals("images/intervals.png")
         draw_spreading("images/spreading.gif")
         stages = [f"example-log/example-{stage}.h5" for stage in (50000, 100000, 150000, "best")]
         start(landscape, *stages, "--plot", "images/landscape.png")
-        bests = [AGENTS[name] for name in AGENTS if AGENTS[name]]
-        start(landscape, *bests, "--optimum", "--plot", "images/optimum.png")
+        start(landscape, *BESTS, "--optimum", "--plot", "images/optimum.png")
         start(mountains, f"{RESULTS}/mountains.csv", "--plot", "images/mountains.png")
         for picture, files in REPORTS.items():
             data = [f"{RESULTS}/{file}.csv" for file in files]

@@ -1,4 +1,4 @@
-"""The walkthrough of docs/change-it.md does what it says, step by step."""
+"""What docs/change-it.md and docs/after-dqn.md change does what they say, step by step."""
 
 import itertools
 import re
@@ -13,8 +13,13 @@ from experiments.common import engines
 from experiments.common.choice import announce, choose_engine
 from support.checkpoints import read_checkpoint
 
-PAGE = (ROOT / "docs" / "change-it.md").read_text()
-SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
+SECTION = re.compile(r"^## (.*?)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+SECTIONS = dict(SECTION.findall((ROOT / "docs" / "change-it.md").read_text()))
+IMPROVEMENTS = {  # sections that show a change
+    heading: text
+    for heading, text in SECTION.findall((ROOT / "docs" / "after-dqn.md").read_text())
+    if "```" in text
+}
 BLOCKS = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 SHORT = (
     "--seed 1 --train-start 100 --max-steps 400 --q-validation-size 100 --eval-every 200 "
@@ -34,13 +39,22 @@ def apply(diff, folder):
         (folder / name).write_text(source.replace(old, new))
 
 
+def copy_lesson(folder, monkeypatch):
+    """Copies what the pages change into a folder, from which it is then imported."""
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "replay_buffer", raising=False)
+    for file in ("run.py", "replay_buffer.py"):
+        (folder / file).write_text((ROOT / file).read_text())
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("heading", [name for name in SECTIONS if name != "A look inside"])
+@pytest.mark.parametrize(
+    "heading", [name for name in [*SECTIONS, *IMPROVEMENTS] if name != "A look inside"]
+)
 def test_the_steps_work_as_written(heading, command, tmp_path, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "run.py").write_text((ROOT / "run.py").read_text())
+    copy_lesson(tmp_path, monkeypatch)
     runs = []
-    for language, block in BLOCKS.findall(SECTIONS[heading]):
+    for language, block in BLOCKS.findall({**SECTIONS, **IMPROVEMENTS}[heading]):
         if language == "diff":
             apply(block, tmp_path)
         elif language == "python":
@@ -132,3 +146,14 @@ def test_the_comparisons_vary_the_constants_of_the_page_in_the_way_that_it_says(
     assert (choice.problem, choice.engine) == (None, engine)
     said = announce(plan._replace(engine=engine), choice, plan.runs(), places=2)
     assert f"`{said}`" in " ".join(SECTIONS["Is it better?"].split())
+
+
+def test_what_came_after_is_shown_in_blocks_of_at_most_fifteen_lines():
+    diffs = [
+        block
+        for text in IMPROVEMENTS.values()
+        for language, block in BLOCKS.findall(text)
+        if language == "diff"
+    ]
+    assert len(IMPROVEMENTS) == 10 and len(diffs) == 7
+    assert max(len(re.findall(r"^\+.*\S", diff, re.MULTILINE)) for diff in diffs) <= 15

@@ -144,7 +144,7 @@ class CompiledLoop:
             List of `Evaluation`s.
 
         Raises:
-            Diverged: the loss is not finite any more.
+            Diverged: the loss is no longer finite.
         """
         lesson = self.lesson
         seeds = lesson.spawn_seeds(seed)

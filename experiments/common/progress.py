@@ -10,8 +10,8 @@ from experiments.common.state import State
 class Progress:
     """One line that changes, on a terminal; elsewhere, a line for each run that ends.
 
-    A run that fails is told at once, on standard error, but of those that fail for the same reason
-    only the first.
+    A run that fails is reported at once, on standard error, but of those that fail for the same
+    reason only the first.
 
     Args:
         runs: list of all `Run`s of the sweep.
@@ -43,7 +43,7 @@ class Progress:
         )
 
     def show(self, news):
-        """Takes note of what runs have told.
+        """Records what runs have reported.
 
         Args:
             news: list of pairs, a `Run` and its newest `State`.

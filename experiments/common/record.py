@@ -81,7 +81,7 @@ class Record:
             ) from error
 
     def _take_rows(self, run, rows):
-        """Takes note of the rows of a `Run`; raises ValueError if they are of something else."""
+        """Records the rows of a `Run`; raises ValueError if they are of something else."""
         if not rows or rows[0]["failed"]:
             return
         (expected,) = run_rows(run, ())

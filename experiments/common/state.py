@@ -12,8 +12,8 @@ class State(NamedTuple):
         files: its directory, or its last network, as packed by `pack`; None if there is no newer.
         is_over: whether it has ended.
         failed: why it has failed, a string; or None.
-        is_mistake: whether that is a mistake in the code, which every run may come to, and not the
-            fault of its setting.
+        is_mistake: whether that is a mistake in the code, which every run may come to, and does not
+            come from its constants.
         died: why its process has died, a string, whereupon it starts again; or None.
     """
 
