@@ -499,23 +499,18 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
         "of {} runs with 128 neurons (`--hidden-units 128`), {} end there",
         lambda: pooled_counts("128")[:2],
     ),
+    # docs/lesson.md
+    ("| -1 | {:.1f} | {:.1f} | {:.1f} | {:.1f} | -100 |", lambda: worth(10, 50, 100, 200)),
+    ("about 100 steps, which are worth {:.0f}.", lambda: worth(100)),
     # docs/curves.md
-    ("100 steps are worth {:.1f}, 200 steps {:.1f},", lambda: worth(100, 200)),
-    ("it can have learned about 18 steps, which makes {:.1f}; by 40,000 of 38", lambda: worth(18)),
-    ("38 steps, {:.1f}; by 60,000 of 58, {:.1f}; and", lambda: worth(38, 58)),
-    ("in the end of 198, {:.1f}.", lambda: worth(198)),
-    (
-        "({:.1f}, {:.1f}, {:.1f} and {:.1f}; up to 4 below it in between)",
-        lambda: [*medians("grid_article")[:3], medians("grid_article").min()],
-    ),
-    (
-        "{:.1f}, {:.1f} and {:.1f} after 20,000, 40,000 and 60,000 steps, and {:.1f} after 140,000",
-        lambda: [discounted(count, 0.99 * 199 / 200) for count in (18, 38, 58, 138)],
-    ),
+    ("after 18 copies, it is at {:.1f}, the value of 18 steps.", lambda: worth(18)),
     ("down to about {:.0f} after 140,000 steps", lambda: [medians("grid_article").loc[140000]]),
-    ("(dotted), goes on to that limit, {:.0f}.", lambda: [medians("no_flag").min()]),
+    ("(dotted), goes on to {:.0f}.", lambda: [medians("no_flag").min()]),
     ("The others turn, at {:.0f} in the median", lambda: [medians("endless").min()]),
-    ("follow it to the end, at {:.0f}]", lambda: [medians("no_flag_endless").iloc[-1]]),
+    (
+        "follow the dashed line to the end, at {:.0f}]",
+        lambda: [medians("no_flag_endless").iloc[-1]],
+    ),
     # docs/change-it.md
     (
         "of {} runs that did, with the article's constants, [{} fell below -150",
