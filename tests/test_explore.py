@@ -467,7 +467,7 @@ def test_too_many_snapshots_are_thinned_out(folder, tmp_path, monkeypatch, capsy
 
 def test_the_page_that_ships_is_what_the_program_makes():
     shipped = ROOT / "docs" / "explore.html"
-    assert shipped.stat().st_size < explore.MAX_BYTES
+    assert shipped.stat().st_size < 500_000  # two runs of 50 snapshots need less
     assert shipped.read_text() == explore.fill_in(explore.read_page(shipped))
 
 

@@ -21,14 +21,14 @@ const BLUE_TO_BROWN = makeRamp([ // too low, right, too high
 const MAX_ERROR_SHOWN = 40; // at which the colours of the difference end
 const HINTS = {
   value:
-    "Each point is a state. First the plane is yellow: no costs expected. It darkens as the network learns " +
-    "how far away the flag is; then yellow spreads backwards from there, along the car's path.",
+    "Each point is a state. First the plane is bright: few costs expected. It darkens until the car finds " +
+    "the flag; then yellow spreads backwards from there, along the car's path.",
   action:
     "Each point is a state, its colour the push with the highest Q-value. On its path, a good driver " +
-    "pushes the way the car rolls; where the car never goes, the network only guesses.",
+    "mostly pushes the way the car rolls; where the car never goes, the network only guesses.",
   error:
     "Each point is a state. White: the highest Q-value is what a perfect driver pays. Blue: too " +
-    "pessimistic; brown: too hopeful, as the network may be where the car never goes.",
+    "pessimistic; brown: too hopeful. Where the car never goes, it may stay wrong.",
 };
 
 const data = JSON.parse(document.getElementById("data").textContent);
@@ -705,8 +705,8 @@ function fillIn() {
     element("runs").append(label);
   });
   element("about").textContent =
-    "Everything is computed in this page, from the networks' weights at " +
-    `${data.runs.map((run) => run.snapshots.length).join(" and ")} moments of training. ` +
+    "Everything is computed in this page, from the networks' weights in " +
+    `${data.runs.flatMap((run) => run.snapshots).length} snapshots. ` +
     "Made with python -m experiments.explore.";
 }
 
