@@ -68,13 +68,7 @@ function makeNetwork(weights, sizes, normalized) {
     const [inputs, outputs] = [sizes[n], sizes[n + 1]];
     const kernel = take(inputs * outputs);
     const bias = take(outputs);
-    const rows = new Float32Array(inputs * outputs); // the weights of each output side by side
-    for (let i = 0; i < inputs; i++) {
-      for (let o = 0; o < outputs; o++) {
-        rows[o * inputs + i] = kernel[i * outputs + o];
-      }
-    }
-    const layer = { inputs, outputs, rows, bias, isHidden: n + 2 < sizes.length };
+    const layer = { inputs, outputs, kernel, bias, isHidden: n + 2 < sizes.length };
     if (layer.isHidden && normalized) {
       layer.scale = take(outputs);
     }
@@ -93,19 +87,21 @@ function predict(network, observations, count) {
 }
 
 // The outputs of a layer for `count` rows of values.
-function applyLayer(layer, values, count) {
-  const results = new Float32Array(count * layer.outputs);
-  const together = count - (count % 4);
-  for (let row = 0; row < together; row += 4) {
-    applyToFour(layer, values, row, results);
+function applyLayer({ inputs, outputs, kernel, bias, scale, isHidden }, values, count) {
+  const results = new Float32Array(count * outputs);
+  for (let row = 0; row < count; row++) {
+    for (let o = 0; o < outputs; o++) {
+      let sum = bias[o];
+      for (let i = 0; i < inputs; i++) {
+        sum += kernel[i * outputs + o] * values[row * inputs + i];
+      }
+      results[row * outputs + o] = sum;
+    }
   }
-  for (let row = together; row < count; row++) {
-    applyToOne(layer, values, row, results);
+  if (scale) {
+    normalize(scale, results);
   }
-  if (layer.scale) {
-    normalize(layer.scale, results);
-  }
-  return layer.isHidden ? results.map((value) => (value > 0 ? value : 0)) : results;
+  return isHidden ? results.map((value) => (value > 0 ? value : 0)) : results;
 }
 
 // Divides each row of values by the root of their mean square, then scales its columns.
@@ -118,55 +114,6 @@ function normalize(scale, values) {
     }
     for (let i = 0; i < width; i++) {
       values[start + i] *= scale[i] / Math.sqrt(meanSquare);
-    }
-  }
-}
-
-function applyToOne(layer, values, row, results) {
-  for (let o = 0; o < layer.outputs; o++) {
-    results[row * layer.outputs + o] = weightedSum(layer, values, row, o);
-  }
-}
-
-function weightedSum({ inputs, rows, bias }, values, row, output) {
-  let sum = bias[output];
-  for (let i = 0; i < inputs; i++) {
-    sum += rows[output * inputs + i] * values[row * inputs + i];
-  }
-  return sum;
-}
-
-// The same for four rows and two outputs at a time, which is quicker: each weight that is fetched
-// serves four sums, each value two.
-function applyToFour(layer, values, row, results) {
-  const { inputs, outputs, rows, bias } = layer;
-  const [a, b, c, d] = [row * inputs, (row + 1) * inputs, (row + 2) * inputs, (row + 3) * inputs];
-  const [toA, toB, toC, toD] = [0, 1, 2, 3].map((n) => (row + n) * outputs);
-  const paired = outputs - (outputs % 2);
-  for (let o = 0; o < paired; o += 2) {
-    const [first, second] = [o * inputs, (o + 1) * inputs];
-    let [a1, b1, c1, d1] = [bias[o], bias[o], bias[o], bias[o]];
-    let [a2, b2, c2, d2] = [bias[o + 1], bias[o + 1], bias[o + 1], bias[o + 1]];
-    for (let i = 0; i < inputs; i++) {
-      const weight1 = rows[first + i];
-      const weight2 = rows[second + i];
-      a1 += weight1 * values[a + i];
-      b1 += weight1 * values[b + i];
-      c1 += weight1 * values[c + i];
-      d1 += weight1 * values[d + i];
-      a2 += weight2 * values[a + i];
-      b2 += weight2 * values[b + i];
-      c2 += weight2 * values[c + i];
-      d2 += weight2 * values[d + i];
-    }
-    [results[toA + o], results[toA + o + 1]] = [a1, a2];
-    [results[toB + o], results[toB + o + 1]] = [b1, b2];
-    [results[toC + o], results[toC + o + 1]] = [c1, c2];
-    [results[toD + o], results[toD + o + 1]] = [d1, d2];
-  }
-  for (let o = paired; o < outputs; o++) {
-    for (let n = 0; n < 4; n++) {
-      results[(row + n) * outputs + o] = weightedSum(layer, values, row + n, o);
     }
   }
 }
