@@ -704,10 +704,6 @@ function fillIn() {
     label.append(choice, key, `${run.name}: ${run.title}`);
     element("runs").append(label);
   });
-  element("about").textContent =
-    "Everything is computed in this page, from the networks' weights in " +
-    `${data.runs.flatMap((run) => run.snapshots).length} snapshots. ` +
-    "Made with python -m experiments.explore.";
 }
 
 function listen() {
