@@ -66,7 +66,6 @@ from support.options import ENV
 
 PAGE = Path(__file__).parent / "page"
 OPTIMUM_POINTS = 101  # along each axis, at which the page has the right values
-MAX_BYTES = 3_000_000  # of the page; beyond that, snapshots are left out
 TOLERANCE = 1e-3  # of Q-values
 EPSILON = 1e-6  # that keeps Keras's RMSNormalization from dividing by 0
 UNTOLD = ("log_every", "snapshot_every", "checkpoint_every", "eval_every")  # don't change a run
@@ -262,33 +261,6 @@ def read_page(filename):
     return page.split('id="data">')[1].split("</script>")[0]
 
 
-def thin_out(runs):
-    """Leaves out snapshots of the largest run, where least changes, until all fit."""
-    whole = sum(len(shown["snapshots"]) for shown in runs)
-    while sum(map(size_of, runs)) > MAX_BYTES - 200_000:  # left for the rest of the page
-        largest = max(runs, key=size_of)
-        if len(largest["snapshots"]) < 3:
-            break
-        del largest["snapshots"][least_missed(largest)]
-    kept = sum(len(shown["snapshots"]) for shown in runs)
-    if kept < whole:
-        print(f"{kept} of {whole} snapshots are shown, so that the page has less than 3 MB")
-
-
-def least_missed(shown):
-    """The number of the snapshot of a run between whose neighbours Q-values differ least."""
-    snapshots = [decode(snapshot["weights"]) for snapshot in shown["snapshots"]]
-    shape = shown["sizes"], shown["normalized"]
-    values = np.array([q_values(some_states(), each, *shape) for each in snapshots])
-    changes = np.abs(values[2:] - values[:-2]).mean(axis=(1, 2))
-    return 1 + int(changes.argmin())
-
-
-def size_of(shown):
-    """Bytes of a run's snapshots."""
-    return sum(len(snapshot["weights"]) for snapshot in shown["snapshots"])
-
-
 def main(args):
     """Writes the page.
 
@@ -300,7 +272,6 @@ def main(args):
         OSError: the page can't be written.
     """
     runs = [read_run(logdir) for logdir in args.runs]
-    thin_out(runs)
     write_file(args.output, fill_in(prepare(runs)).encode())
     print(f"Saved {args.output}")
 

@@ -455,16 +455,6 @@ def test_a_network_that_the_page_cannot_compute_is_refused(change):
         explore.as_network(policy)
 
 
-def test_too_many_snapshots_are_thinned_out(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(explore, "MAX_BYTES", 200_000 + 110_000)
-    monkeypatch.chdir(tmp_path)
-    assert exit_status_of(explore, *map(str, runs(folder)), "-o", "x.html") == 0
-    assert "snapshots are shown, so that the page has less than 3 MB" in capsys.readouterr().out
-    content = json.loads(explore.read_page("x.html"))
-    kept = [[snapshot["step"] for snapshot in shown["snapshots"]] for shown in content["runs"]]
-    assert kept == [[200, 400, 600], [200, 600]]
-
-
 def test_the_page_that_ships_is_what_the_program_makes():
     shipped = ROOT / "docs" / "explore.html"
     assert shipped.stat().st_size < 500_000  # two runs of 50 snapshots need less
