@@ -38,7 +38,6 @@ INSTEAD = [  # of lines that need a network or take long: pattern, what the test
     (r"!python run.py --resume first-log", "resume('first-log')"),
     (r"%tensorboard .*", "assert get_ipython().find_line_magic('tensorboard')"),
     (r"!python run.py (--model.*)", r"run_here('\1')"),
-    (r"!python -m experiments.sweep (.*)", r"plan_sweep('\1')"),
     (r"run.main\((.*) --max-steps 20000\"\)\)", r'run.main(\1 --max-steps 400"))'),
 ]
 HELPERS = """
@@ -66,13 +65,6 @@ def resume(logdir):
     step = read_checkpoint(logdir)["run"]["step"]
     run_here(f"--resume {logdir} --max-steps {step + 100}")
     print("stopped at", step)
-
-def plan_sweep(words):
-    from experiments.sweep import parse_args
-    args = parse_args(shlex.split(words))
-    print("runs:", len(args.plan.runs()))
-    args.folder.mkdir()
-    shutil.copy(PROJECT / "images" / "held.png", args.folder / "curves.png")
 """
 
 
@@ -117,12 +109,12 @@ def execute(cells, folder):
 
 @pytest.mark.slow
 def test_the_cells_of_the_page_work_as_written(project):
-    mistaken = 'run.main(run.options.read("--nmae double"))'
+    mistaken = 'run.main(run.options.read("--nmae rmsprop"))'
     results = execute([HELPERS, *map(as_run, CELLS), mistaken], project)
-    _, clone, train, resume, curves, gif, update, sweep, mistake = results
+    _, clone, train, resume, curves, gif, optimizer, mistake = results
     folder = project / "deep-q-learning"
 
-    for printed, _, errors in (clone, train, resume, curves, gif, update, sweep):
+    for printed, _, errors in (clone, train, resume, curves, gif, optimizer):
         assert not errors, errors
         assert "XDG_RUNTIME_DIR" not in printed
     assert "Created first-log" in train[0] and " steps/s]" in train[0]
@@ -132,10 +124,11 @@ def test_the_cells_of_the_page_work_as_written(project):
     (picture,) = gif[1]
     frames = Image.open(io.BytesIO(base64.b64decode(picture["image/gif"])))
     assert frames.n_frames > 100
-    assert "Created double-log" in update[0]
-    assert read_checkpoint(folder / "double-log")["run"]["step"] == 400
-    assert "runs: 20" in sweep[0] and "image/png" in sweep[1][0]
-    told = "WrongInput: unrecognized arguments: --nmae double; did you mean --name?"
+    assert "Created rmsprop-log" in optimizer[0]
+    trained = read_checkpoint(folder / "rmsprop-log")
+    assert trained["run"]["step"] == 400
+    assert len(trained["optimizer"]) < len(read_checkpoint(folder / "first-log")["optimizer"])
+    told = "WrongInput: unrecognized arguments: --nmae rmsprop; did you mean --name?"
     assert mistake[2] == [[told]]
 
 

@@ -58,7 +58,6 @@ INSTEAD = [  # of commands that take long, don't end, or need other computers: p
     (r"(python3? -m venv \S+|(source|export|ray) .*)", "true"),  # test_sweep.py has such a cluster
     (r".*python run.py --name first", "true"),  # which `run_command` has done
     (INSTALL, "true"),
-    (r".*pytest -m.*", "true"),  # the quick part of what the next one begins
     (r".*pytest.*", r"\g<0> -n 0 --collect-only tests/test_layout.py"),
     (r"python -m experiments\.\w+", r"\g<0> --help"),
     (
