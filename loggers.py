@@ -53,8 +53,8 @@ class TensorBoardLogger:
     def log_hyperparameters(self, name, hyperparameters):
         """Writes a run's settings for TensorBoard's HParams page, which compares runs by them.
 
-        The page has a column for whatever any run has: no run lists them, for of several lists, the
-        page would take one.
+        The page has a column for every setting of any run. No run lists the columns, because the
+        page would use only one of several lists.
 
         Args:
             name: name of the run.
@@ -63,14 +63,15 @@ class TensorBoardLogger:
         self.write(summary=hparams.hparams_pb(hyperparameters, trial_id=name))
 
     def log_success(self):
-        """Tells the HParams page that the run has come to its end."""
+        """Tells the HParams page that the run is complete."""
         summary = session_end_pb(Status.STATUS_SUCCESS)  # in TensorFlow's class of that name
         self.write(summary=Summary.FromString(summary.SerializeToString()))
 
     def log_restart(self, step):
-        """Tells TensorBoard to ignore what earlier files have from `step` on: it comes again.
+        """Tells TensorBoard to ignore what earlier files hold from `step` on, which comes again.
 
-        It is told twice, for its server in Python takes the first START of a run for its beginning.
+        It is written twice, because TensorBoard's server in Python takes the first START of a run
+        for its beginning.
         """
         for _ in range(2):
             self.write(session_log=SessionLog(status=SessionLog.START), step=step)
@@ -88,23 +89,23 @@ def next_event_file(logdir):
     """A name for an event file that sorts behind those in a directory, whatever the clock says."""
     numbers = [re.match(r"events\.out\.tfevents\.(\d{10})\.", name) for name in os.listdir(logdir)]
     last = max((int(number[1]) for number in numbers if number), default=0)
-    number = max(int(time.time()), last + 1) % 10**10  # in ten digits, whatever a stranger's says
+    number = max(int(time.time()), last + 1) % 10**10  # ten digits, whatever other files have
     return f"events.out.tfevents.{number:010}.{socket.gethostname()}.{os.getpid()}"
 
 
 def warn_of_long_episodes(episodes, unfinished_steps, eval_steps):
-    """Says where an evaluation is too short for its average to be one of all episodes.
+    """Warns of an evaluation that is too short for its average to represent all episodes.
 
     Args:
-        episodes: how many ended.
-        unfinished_steps: steps since the last one ended.
+        episodes: number of episodes that ended.
+        unfinished_steps: steps since the last of them ended.
         eval_steps: steps of the evaluation, EVAL_STEPS.
     """
     remedy = f"within EVAL_STEPS {eval_steps}: raise it, or give the environment a time limit"
     if episodes == 0:
         tqdm.write(f"No episode ended {remedy}.")
     elif unfinished_steps > eval_steps / 2:
-        tqdm.write(f"The average favours short episodes, for a long one didn't end {remedy}.")
+        tqdm.write(f"The average favours short episodes, because a long one didn't end {remedy}.")
 
 
 class TrainingLog:
@@ -203,7 +204,7 @@ class TrainingLog:
         Args:
             step: training step.
             episode_return_avg: mean return, a float.
-            episodes: over how many episodes, an int.
+            episodes: number of episodes in the mean, an int.
             avg_max_q_value: mean of the highest Q-values, a float.
         """
         results = {"episode_return_avg": episode_return_avg, "avg_max_q_value": avg_max_q_value}

@@ -10,12 +10,12 @@ class ReplayBuffer:
 
     Experience replay (Lin 1992; Mnih et al. 2015): training on transitions drawn at random from
     the recent past, instead of on the newest, makes a batch's samples nearly independent.
-    `add` and `sample` take the same time however large the buffer is.
+    `add` and `sample` take the same time for a buffer of any size.
 
     Args:
         size: transitions kept, at least 1; a further one replaces the oldest.
-        observation_space: Gymnasium space that gives the observations' shape, and their dtype where
-            that is one of fractions; fractions are kept where it says that there are only integers.
+        observation_space: Gymnasium space that gives the observations' shape and dtype; integers
+            become floating-point numbers, so that a fraction in an observation isn't lost.
         seed: seed of the buffer's own random generator.
         n_steps: rewards that `sample` adds up, at least 1 (Sutton 1988; in DQN, Hessel et al.
             2018).
@@ -62,8 +62,8 @@ class ReplayBuffer:
             done: bool, whether the episode ended with this transition.
 
         Raises:
-            ValueError: n_steps is more than 1, and this is not what followed the transition before,
-                although that was not the end of an episode.
+            ValueError: n_steps is more than 1, and the observation is not the one that the previous
+                transition led to, although that transition didn't end its episode.
         """
         row = self.added % self.size
         self.observations[row] = observation
@@ -76,7 +76,7 @@ class ReplayBuffer:
         self.added += 1
 
     def check_continues(self, row):
-        """Raises `ValueError` where a row is not what followed the row before."""
+        """Raises `ValueError` unless a row continues the row before."""
         if not np.array_equal(self.observations[row], self.next_observations[row - 1]):
             raise ValueError(
                 f"to add up {self.n_steps} rewards, the last transition of each episode must be "
@@ -121,11 +121,11 @@ class ReplayBuffer:
         """Follows transitions to the n-th step, or to the end of their episodes.
 
         Args:
-            rows: where they are, an array of integers.
+            rows: their indices, an array.
 
         Returns:
-            (rewards, rows): the discounted sums of the rewards on the way, float32; and where the
-            last transitions are.
+            (rewards, rows): the discounted sums of the rewards on the way, float32; and the
+            indices of the last transitions.
         """
         rewards = self.rewards[rows]
         for step in range(1, self.n_steps):
@@ -151,7 +151,7 @@ class ReplayBuffer:
         """Restores what `get_state` of a buffer of the same size returned.
 
         Raises:
-            ValueError: the state is of another buffer.
+            ValueError: the state doesn't fit this buffer.
         """
         self.added = int(state["added"])
         self.random.bit_generator.state = state["random"]

@@ -6,7 +6,7 @@ from support.options import read_options, start
 # Each of these is an option, too: `python run.py --train-epsilon 0.05` overrides the value here.
 TRAIN_EPSILON = 0.01  # probability of a random action in training
 LEARNING_RATE = 0.001  # step size of the Adam optimizer
-LEARNING_RATE_DECAY = 1.0  # what it is multiplied by at the last step; it falls there linearly
+LEARNING_RATE_DECAY = 1.0  # fraction of LEARNING_RATE left at the last step; it falls linearly
 BATCH_SIZE = 64  # transitions per update
 TARGET_UPDATE_EVERY = 1000  # steps between copies of the weights to the target network
 DISCOUNT_FACTOR_GAMMA = 0.99  # weight of the next state's value
@@ -24,7 +24,7 @@ Q_VALIDATION_SIZE = 10000  # observations over which avg_max_q_value is averaged
 HIDDEN_UNITS = 32  # neurons in each hidden layer
 LAYER_NORMALIZATION = False  # whether the sums of a hidden layer are normalized
 
-# Options are read before TensorFlow is imported, which takes seconds: mistakes are told at once.
+# Options are read before TensorFlow is imported, which takes seconds, to report mistakes at once.
 options = read_options(globals())
 
 from support.fast_tensorflow import compiled  # isort: skip (first: it keeps TensorFlow quiet)
@@ -122,8 +122,7 @@ def fit_batch(env, model, target_model, batch):
     the last step of an episode the next value counts as 0. Targets are masked like Q-values, so
     that the other actions' errors are 0 - 0.
 
-    It does what `model.fit` would do with targets of `model.predict`, without what takes those long
-    to get going.
+    It does what `model.fit` would do with targets of `model.predict`, without their overhead.
 
     Args:
         env: environment that gives the number of actions.
@@ -191,7 +190,7 @@ def evaluate(env, model, seed=None):
     """Plays EVAL_STEPS steps without learning; with the same seed, the same way.
 
     Args:
-        env: an environment of its own, so that the one of a training isn't disturbed.
+        env: an environment of its own, so that a training in another isn't disturbed.
         model: Q-network.
         seed: seed of the environment and of the random actions.
 
@@ -247,7 +246,7 @@ def train(env, eval_env, model, run):
         Mean return of the last evaluation, a float; None without one.
 
     Raises:
-        Diverged: the loss is not finite any more.
+        Diverged: the loss is no longer finite.
         OSError: a file can't be written.
     """
     env = Replayable(env)  # for --resume, which plays the steps of an episode again

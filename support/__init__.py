@@ -1,6 +1,6 @@
 """What turns the lesson into a robust program.
 
-It never imports the lesson: what it needs to know of it is handed to it.
+It never imports the lesson: what it needs to know about it is passed to it.
 """
 
 import os

@@ -33,7 +33,7 @@ def versions():
 
 
 def encode(state):
-    """The state of a part of a run as it is written: a dict of names to arrays.
+    """The state of a part of a run in the form in which it is written: a dict of names to arrays.
 
     Raises TypeError where it is no dict of names to arrays of numbers and JSON values.
     """
@@ -84,7 +84,7 @@ def write_checkpoint(logdir, state, missing=None):
 
 
 class Evaluation(NamedTuple):
-    """The result of an evaluation in a training.
+    """The result of an evaluation during training.
 
     Attributes:
         step: training step, counted from 1.
@@ -144,7 +144,7 @@ def open_run(logdir):
 
 
 def warn_of_other_versions(logdir, recorded):
-    """Says with which other versions of libraries a run was made; `recorded` is a dict of them."""
+    """Warns where a run was made with other versions of libraries; `recorded` is a dict of them."""
     changed = [
         f"{name} {recorded.get(name)}, now {version}"
         for name, version in versions().items()
@@ -156,7 +156,7 @@ def warn_of_other_versions(logdir, recorded):
 
 
 def find_run(logdir):
-    """Raises `WrongInput` where a directory has no checkpoint, with the run that may be meant."""
+    """Raises `WrongInput` where a directory has no checkpoint, and suggests a similar name."""
     if os.path.isfile(os.path.join(logdir, CHECKPOINT)):
         return
     folder, name = os.path.split(os.path.normpath(logdir))

@@ -1,4 +1,4 @@
-"""Environments that fit the Q-network, keep Gymnasium's rules, and can be played again."""
+"""Environments that fit the Q-network, keep Gymnasium's rules, and can be replayed."""
 
 import copy
 import inspect
@@ -17,12 +17,11 @@ from support.view import Frames, Window, has_display
 SEE_PAGE = "docs/change-it.md shows how"
 FLATTEN = f"wrap it in gymnasium.wrappers.FlattenObservation ({SEE_PAGE})"
 DISCRETIZE = f"wrap it in a gymnasium.ActionWrapper that has such actions ({SEE_PAGE})"
-MAX_REPEATED = 10_000  # steps of an episode that is played again to see whether it can be
+MAX_REPEATED = 10_000  # steps of an episode that is replayed to see whether it can be
 NOT_REPEATABLE = (
-    "an episode takes another course when it is played again: not all its chance comes from "
+    "an episode takes a different course when it is replayed: not all its randomness comes from "
     "np_random, or something outlasts a reset, as in a wrapper that scales by what it has seen "
-    "(scale by fixed numbers instead). Snapshots may not reproduce the returns that are reported, "
-    "either"
+    "(scale by fixed numbers instead). Snapshots may not reproduce the reported returns, either"
 )
 
 
@@ -40,9 +39,9 @@ def make_env(env_id, view=False, images=False, gif=None, title=""):
         `Checked` environment that counts its episodes (Gymnasium's `RecordEpisodeStatistics`).
 
     Raises:
-        WrongInput: there is none of that name; it breaks a rule of Gymnasium's; it can't be drawn;
-            or it doesn't fit the network, which takes vectors of numbers, discrete actions counted
-            from 0, and rewards that are numbers.
+        WrongInput: no environment has that name; it breaks a rule of Gymnasium's; it can't be
+            drawn; or it doesn't fit the network, which takes vectors of numbers, discrete actions
+            counted from 0, and rewards that are numbers.
     """
     is_watched = view or images or gif is not None
     in_window = view and has_display()
@@ -52,7 +51,7 @@ def make_env(env_id, view=False, images=False, gif=None, title=""):
     try:
         if not re.fullmatch(r"([A-Za-z_][\w.]*:)?[\w./-]+", env_id):
             raise WrongInput("it is not a name such as MountainCar-v0 or module:Name-v0")
-        with warnings.catch_warnings():  # which a module that is imported may make errors
+        with warnings.catch_warnings():  # which an imported module may turn into errors
             with gym.make(env_id, disable_env_checker=True) as plain:
                 check_env(plain)
                 problem = why_not_drawn(plain)
@@ -137,7 +136,7 @@ def why_not_drawn(env):
     if isinstance(creator, str):
         creator = load_env_creator(creator)
     if creator is not None and not takes(creator, "render_mode"):
-        return "making it takes no render_mode, which its __init__ has to keep"
+        return "it accepts no render_mode, which its __init__ has to keep"
     return None
 
 
@@ -152,7 +151,7 @@ class Checked(gym.Wrapper):
     def __init__(self, env):
         super().__init__(env)
         self.shape = env.observation_space.shape
-        # Its own: some make a new one, without a seed, at each reset; some share one.
+        # A copy: some environments make a new one, without a seed, at each reset; some share one.
         self.action_space = copy.deepcopy(env.action_space)
 
     def reset(self, *, seed=None, options=None):
@@ -176,8 +175,10 @@ class Checked(gym.Wrapper):
                 f"observation space says {self.shape}"
             )
         if array.dtype.kind not in "biuf":
-            raise BrokenEnvironment(f"the environment returned {observation}, which is no numbers")
-        if not math.isfinite(np.add.reduce(array)):  # which is quick to ask
+            raise BrokenEnvironment(
+                f"the environment returned {observation}, which is not made of numbers"
+            )
+        if not math.isfinite(np.add.reduce(array)):  # a quick check
             is_finite = np.isfinite(array)
             place = int(np.argmin(is_finite))
             if not is_finite[place]:
@@ -199,12 +200,12 @@ class Checked(gym.Wrapper):
 
 
 class Replayable(gym.Wrapper):
-    """Remembers random state and actions of the present episode, so that it can be replayed.
+    """Records random state and actions of the present episode, so that it can be replayed.
 
     So a run can be resumed in the middle of an episode, although Gymnasium's environments don't
     give their inner state. This needs an environment that takes all its randomness from
     `np_random`, and whose reset clears all other state. Observations are copies, because some
-    environments return one array again and again, and change it.
+    environments return the same array every time, and change it.
 
     Attributes:
         observation: the newest one.
@@ -245,11 +246,11 @@ class Replayable(gym.Wrapper):
         return generator.bit_generator.state if isinstance(generator, np.random.Generator) else None
 
     def course(self):
-        """What must come out again when the episode is replayed: a tuple."""
+        """What a replay of the episode must reproduce: a tuple."""
         return self.checksum, float(self.episode_return), self.generator_state()
 
     def play_again(self, generator_state, actions):
-        """Plays an episode from a reset (without a seed) with a state of the random generator."""
+        """Replays an episode, from a reset (without a seed) and a state of the random generator."""
         episodes = self.episodes
         self.unwrapped.np_random.bit_generator.state = generator_state
         self.reset()
@@ -305,13 +306,13 @@ class Replayable(gym.Wrapper):
         }
 
     def set_state(self, state):
-        """Plays an episode again; raises ValueError if it takes another course."""
+        """Replays an episode; raises ValueError if it takes a different course."""
         self.play_again(state["generator_at_reset"], state["actions"])
         arrived = np.array_equal(self.observation, state["observation"])
         is_same = arrived and self.checksum == state["checksum"]
         if not is_same or self.generator_state() != state["generator"]:
             raise ValueError(
-                "its episode takes another course when it is played again; for a run to be "
+                "its episode takes a different course when it is replayed; for a run to be "
                 "resumed, an environment must take all its randomness from np_random, and its "
                 "reset must clear all other state"
             )

@@ -15,7 +15,7 @@ from support.system import find_memory
 
 ROOT = Path(__file__).parent.parent
 GIGABYTE = 1024**3  # bytes
-MODULES = {  # of libraries whose name on the registry is another one
+MODULES = {  # of libraries with another name on the registry
     "pillow": "PIL",
     "pygame-ce": "pygame",
 }
@@ -35,7 +35,7 @@ class BrokenEnvironment(WrongInput):
 
 
 class Diverged(ArithmeticError):
-    """The training has diverged: its loss or a weight isn't finite any more."""
+    """The training has diverged: its loss or a weight is no longer finite."""
 
 
 def check_loss(loss, step):
@@ -92,13 +92,12 @@ def exit_with_error(message, status):
 
 @contextlib.contextmanager
 def plain_errors():
-    """Ends the program in one line where the user or the machine is at fault, not the code.
+    """Ends the program with a message on one line where the user or the machine is at fault.
 
     The exit status is 2 for wrong input, 128 and the number of the signal after Ctrl-C or another
-    signal, and otherwise 1. An `OSError` that is
-    raised in support/ or experiments/ is reported in one line; one that your own code raises is a
-    mistake in it, and keeps its traceback, like all other exceptions. Output appears line by line,
-    also in a pipe.
+    signal, and otherwise 1. An `OSError` that is raised in support/ or experiments/ is reported in
+    one line; one that your own code raises is a mistake in it, and keeps its traceback, like all
+    other exceptions. Output appears line by line, also in a pipe.
     """
     with contextlib.suppress(AttributeError):  # of an object that has replaced standard output
         sys.stdout.reconfigure(line_buffering=True, errors="replace")
@@ -122,7 +121,7 @@ def plain_errors():
 
 
 def is_fault_of_machine(error):
-    """Whether an exception comes from a full disk or a lack of memory, say, and not from the code.
+    """Whether an exception is due to a full disk or a lack of memory, say, and not to the code.
 
     An `OSError` that is raised in support/ or experiments/ does; one that your own code raises is a
     mistake in it.

@@ -1,4 +1,4 @@
-"""TensorFlow for a small network on a CPU: starts without its messages, and calls without delay.
+"""TensorFlow for a small network on a CPU: starts without messages, and is called without delay.
 
 Import this module before TensorFlow or Keras. TensorFlow's C++ part reports on CUDA and the
 processor before its own log level takes effect, so standard error is redirected meanwhile.
@@ -22,7 +22,7 @@ from support.errors import is_installed
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # the CPU is quicker; without this line, a GPU is used
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # kernels that pay for large networks only
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # kernels that pay off for large networks only
 # An environment may open a window, whose OpenGL would crash where its LLVM meets TensorFlow's.
 os.environ.setdefault("SDL_FRAMEBUFFER_ACCELERATION", "0")
 if os.path.expanduser("~") == "~":  # there is no home, and TensorFlow would make a folder "~" here
@@ -39,9 +39,9 @@ if not said.endswith({FINE}):
 
 @contextlib.contextmanager
 def quiet():
-    """Redirects standard error, C++ included; shows what it got unless all goes well.
+    """Redirects standard error, C++ included; shows what it received if something fails.
 
-    A process of its own keeps it, because TensorFlow may end this one: where the processor lacks
+    Another process receives it, because TensorFlow may end this one: where the processor lacks
     instructions that it needs, for instance.
     """
     stderr = os.dup(2)
@@ -180,7 +180,7 @@ def modules_of(function):
 
 
 def constants_of(names):
-    """What reads the constants in the globals of a module: (function of the globals, globals)."""
+    """A reader of the constants in the globals of a module: (function of the globals, globals)."""
     constants = [name for name in names if name.isupper() and isinstance(names[name], PLAIN)]
     return operator.itemgetter("__name__", *constants), names
 
@@ -232,7 +232,7 @@ def call_eagerly(function, arrays):
 def without_libraries(trace):
     """A traceback without the frames of installed libraries, apart from the last, and of this file.
 
-    So what is wrong in a function of yours is not lost among fifty lines of TensorFlow's.
+    So a mistake in a function of yours is not lost among fifty lines of TensorFlow's.
     """
     frames = []
     while trace is not None:

@@ -1,4 +1,4 @@
-"""Files that are never half written, and directories that one program at a time uses."""
+"""Files that are written atomically, and directories that one program at a time uses."""
 
 import contextlib
 import os
@@ -49,9 +49,9 @@ def write_file(filename, *pieces):
 
 
 def replace(source, target):
-    """Renames a file, in place of another; on Windows, waits a while for a program that reads that.
+    """Renames a file, which replaces another.
 
-    Such as one that looks for viruses.
+    On Windows, it waits a while for a program that reads that file, such as a virus scanner.
     """
     end = time.monotonic() + PATIENCE
     while True:
@@ -64,7 +64,7 @@ def replace(source, target):
 
 
 def partial_name(filename):
-    """What a file is called while it is written."""
+    """The name of a file while it is written."""
     root, extension = os.path.splitext(filename)
     return f"{root}{PARTIAL}{extension}"
 

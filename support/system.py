@@ -1,4 +1,4 @@
-"""What the system says: how much memory a program may use, and that it is to end."""
+"""What the operating system tells a program: the memory that it may use, and when to end."""
 
 import contextlib
 import os
@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 CGROUPS = Path("/sys/fs/cgroup")  # where Linux says what a container or a job may use
 CGROUPS_OF_THIS = Path("/proc/self/cgroup")  # in which of them this program is
-MEMORY_FILES = (  # of control groups of version 2 and 1: the limit's, and what is used
+MEMORY_FILES = (  # of control groups, versions 2 and 1: the limit, and what is used
     ("memory.max", "anon", "shmem"),
     ("memory.limit_in_bytes", "total_rss", "total_shmem"),
 )
 
 
 class Memory(NamedTuple):
-    """What there is of memory, in bytes."""
+    """Amounts of memory, in bytes."""
 
     total: int
     used: int
@@ -23,8 +23,8 @@ class Memory(NamedTuple):
 
 
 def find_memory():
-    """The `Memory` of this machine, or what of it a container or a job of a cluster may use."""
-    import psutil  # here, for without libraries, this file is imported, too
+    """The `Memory` of this machine, or the part that a container or a cluster's job may use."""
+    import psutil  # here, because this file is imported even where libraries are missing
 
     machine = psutil.virtual_memory()
     found = [Memory(machine.total, machine.used, machine.available)]
@@ -58,8 +58,8 @@ def read_memory_limit(group):
 def stop_signals():
     """Signals that ask a program to end: a list, of those that this system has.
 
-    They are Ctrl-C's; that of `kill`, and of a scheduler at the end of a job; a closed terminal's,
-    which `nohup` lets be ignored; and one with which schedulers warn.
+    They are that of Ctrl-C; that of `kill`, and of a scheduler at the end of a job; that of a
+    closed terminal, unless `nohup` has it ignored; and one with which schedulers warn.
     """
     names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
@@ -71,9 +71,9 @@ def stop_signals():
 
 
 def write_in_handler(text):
-    """Writes bytes to standard output in a signal handler: print may be at work at this moment.
+    """Writes bytes to standard output in a signal handler, which may have interrupted a print.
 
-    Where the terminal has been closed, whatever is printed from now on is left out.
+    Where the terminal has been closed, all further output is discarded.
     """
     try:
         os.write(1, text)
