@@ -16,7 +16,7 @@ from support.view import Frames, Window, has_display
 
 SEE_PAGE = "docs/change-it.md shows how"
 FLATTEN = f"wrap it in gymnasium.wrappers.FlattenObservation ({SEE_PAGE})"
-DISCRETIZE = f"wrap it in a gymnasium.ActionWrapper that has such actions ({SEE_PAGE})"
+DISCRETIZE = f"wrap it in gymnasium.wrappers.TransformAction ({SEE_PAGE})"
 MAX_REPEATED = 10_000  # steps of an episode that is replayed to see whether it can be
 NOT_REPEATABLE = (
     "an episode takes a different course when it is replayed: not all its randomness comes from "

@@ -201,8 +201,11 @@ class NoSpace(Environment):
         (mountain_car(TwoRewards), "the environment returned the reward [-1"),
         (mountain_car(Dictionary), "wrap it in gymnasium.wrappers.FlattenObservation"),
         (lambda **o: gym.make("FrozenLake-v1", **o), "gymnasium.wrappers.FlattenObservation"),
-        (lambda **o: gym.make("Pendulum-v1", **o), "wrap it in a gymnasium.ActionWrapper"),
-        (mountain_car(CountsFromOne), "wrap it in a gymnasium.ActionWrapper that has such actions"),
+        (lambda **o: gym.make("Pendulum-v1", **o), "wrap it in gymnasium.wrappers.TransformAction"),
+        (
+            mountain_car(CountsFromOne),
+            "wrap it in gymnasium.wrappers.TransformAction (docs/change-it",
+        ),
     ],
 )
 @pytest.mark.parametrize("limit", [None, 30])
