@@ -144,8 +144,8 @@ class Checked(gym.Wrapper):
     """Raises `BrokenEnvironment` as soon as it returns something that can't be learned from.
 
     That is an observation that isn't a vector of finite numbers of the space's shape, or a reward
-    that isn't a finite number. An `episode` of the environment's own in `info` is left out, for
-    that is where `RecordEpisodeStatistics` puts its own.
+    that isn't a finite number. An `episode` that the environment itself puts into `info` is
+    removed, because `RecordEpisodeStatistics` puts its own there.
     """
 
     def __init__(self, env):

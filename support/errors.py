@@ -102,7 +102,7 @@ def plain_errors():
     with contextlib.suppress(AttributeError):  # of an object that has replaced standard output
         sys.stdout.reconfigure(line_buffering=True, errors="replace")
     if os.isatty(2) and 0 in os.get_terminal_size(2):  # as in Google Colab: tqdm would show no bar
-        import termios  # here, for Windows has none
+        import termios  # here, because Windows has none
 
         termios.tcsetwinsize(2, (24, 80))
     try:
