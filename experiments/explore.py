@@ -61,8 +61,8 @@ import run
 from experiments.common.trained_policies import load_policy, readable
 from experiments.common.value_iteration import POINTS, Solution
 from support.checkpoints import CHECKPOINT, read_checkpoint
+from support.command_line import ENV
 from support.files import write_file
-from support.options import ENV
 
 PAGE = Path(__file__).parent / "page"
 OPTIMUM_POINTS = 101  # along each axis, at which the page has the right values

@@ -14,9 +14,8 @@ if not __package__:
     print("landscape.py: start it with python -m experiments.landscape", file=sys.stderr)
     sys.exit(2)
 
-from support.command_line import SEED, OneLineParser, new_file
+from support.command_line import ENV, SEED, OneLineParser, new_file
 from support.errors import WrongInput, plain_errors
-from support.options import ENV
 
 MAX_SHOWN = 8  # snapshots side by side
 

@@ -55,8 +55,8 @@ from experiments.common.dynamics import MountainCar
 from experiments.common.plots import save_figure
 from experiments.common.statistics import FEWEST, interquartile_mean, typical_interval
 from experiments.common.trained_policies import load_policy, readable
+from support.command_line import ENV
 from support.files import write_file
-from support.options import ENV
 
 FACTORS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5)  # of gravity and of force
 SEED = 0  # of the episodes' starts

@@ -63,8 +63,8 @@ from experiments.common.value_iteration import (
     play,
     refine,
 )
+from support.command_line import ENV
 from support.files import write_file
-from support.options import ENV
 
 EPISODES = 20  # that each network plays
 SEED = 0  # of the first of these episodes

@@ -24,7 +24,7 @@ from experiments.common.record import PLAN, Record
 from experiments.common.results import RESULTS, check_names, read_results
 from support.command_line import OneLineParser, number
 from support.environments import make_env
-from support.errors import ROOT, WrongInput, exit_with_error, plain_errors, print_error
+from support.errors import ROOT, WrongInput, exit_with_error, plain_errors, print_message
 from support.files import check_name, lock, quote, write_file
 from support.options import read_constants
 
@@ -196,7 +196,7 @@ def write_tables(folder, plot_format):
     print(tables.table(summaries["last evaluation"], statistics.reward_threshold(results)))
     for (setting, reason), group in results.groupby(["setting", "failed"], sort=False):
         seeds = ", ".join(map(str, group["seed"].unique()))
-        print_error(f"failed: {setting}, seed {seeds}: {reason}")
+        print_message(f"failed: {setting}, seed {seeds}: {reason}")
     if (results["episodes"] == 0).any():
         print("In some evaluations, no episode ended within EVAL_STEPS: raise it.")
     print(f"Wrote {folder}")

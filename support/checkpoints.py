@@ -17,7 +17,7 @@ from typing import NamedTuple
 import filelock
 import numpy as np
 
-from support.errors import WrongInput, print_error
+from support.errors import WrongInput, print_message
 from support.files import check_name, lock, write_file
 
 CHECKPOINT = "checkpoint.npz"
@@ -152,7 +152,7 @@ def warn_of_other_versions(logdir, recorded):
     ]
     if changed:
         made_with = ", ".join(changed)
-        print_error(f"warning: {logdir} was made with {made_with}; results may differ")
+        print_message(f"warning: {logdir} was made with {made_with}; results may differ")
 
 
 def find_run(logdir):

@@ -74,7 +74,7 @@ def check_installed(*files):
         exit_with_error(message, status=2)
 
 
-def print_error(message):
+def print_message(message):
     """Prints a message on one line of standard error, with unprintable characters escaped."""
     text = " ".join(str(message).split())
     text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
@@ -86,7 +86,7 @@ def print_error(message):
 
 def exit_with_error(message, status):
     """Ends the program with a message on one line, and an exit status."""
-    print_error(message)
+    print_message(message)
     sys.exit(status)
 
 

@@ -1,6 +1,6 @@
-"""The options of run.py, its constants among them, and what it does around `main`.
+"""The settings of a run, from what is given, recorded and in the source; and what starts `main`.
 
-They are read before TensorFlow is loaded, which takes seconds; so no module imported here needs it.
+All is read before TensorFlow is loaded, which takes seconds; so no module imported here needs it.
 """
 
 import argparse
@@ -18,13 +18,17 @@ import numpy as np
 from gymnasium.envs.registration import find_highest_version, parse_env_id
 
 from support.checkpoints import open_run
-from support.command_line import SEED, OneLineParser, new_file
-from support.errors import WrongInput, plain_errors, print_error
-from support.files import check_name
-from support.settings import add_settings, any_text, as_option, check_recorded, read_settings
+from support.command_line import (
+    ENV,
+    SEED,
+    any_text,
+    as_option,
+    check_value,
+    read_command_line,
+    read_settings,
+)
+from support.errors import WrongInput, plain_errors, print_message
 from support.snapshots import read_snapshot
-
-ENV = "MountainCar-v0"
 
 
 class Options(argparse.Namespace):
@@ -50,9 +54,11 @@ class Options(argparse.Namespace):
             Dict of names, those of the constants in lower case, to values.
         """
         settings = current_values(self.lesson, self.constants)
-        settings |= {"env": self.env, "seed": self.seed, "model": as_text(self.model or "none")}
+        # Neither JSON nor TensorBoard takes a name with bytes that are not text.
+        model = os.fsencode(self.model or "none").decode(errors="replace")
         if self.stopped_run:  # it began with another model
-            settings["model"] = self.stopped_run.state["run"]["settings"]["model"]
+            model = self.stopped_run.state["run"]["settings"]["model"]
+        settings |= {"env": self.env, "seed": self.seed, "model": model}
         check_values(settings, self.constants)
         self.put(settings)
         return settings
@@ -111,7 +117,7 @@ def read_options(constants):
         arguments = constants.get("__arguments__", [])
         options = parse_options(constants, read_settings(constants), arguments)
         if constants.get("__is_for_options__"):
-            raise OptionsRead(options)
+            raise OptionsRead(options.constants)
         return options
     with plain_errors():
         if "__file__" not in constants:
@@ -175,13 +181,11 @@ def read_constants(filename, arguments=()):
     try:
         spec.loader.exec_module(lesson)
     except OptionsRead as stop:
-        (options,) = stop.args
-        return options.constants
-    return lesson.options.constants
+        return stop.args[0]
 
 
 def parse_options(lesson, settings, arguments):
-    """Parses a command line, and puts the values of options into the constants.
+    """Reads a command line, and puts the values of options into the constants.
 
     Args:
         lesson: `globals()` of the lesson.
@@ -189,14 +193,9 @@ def parse_options(lesson, settings, arguments):
         arguments: the words of the command line, strings.
 
     Returns:
-        `Options`.
-
-    Raises:
-        WrongInput: the arguments are wrong.
+        `Options`; raises `WrongInput` where the arguments are wrong.
     """
-    options = Options(**vars(make_parser(settings).parse_args(arguments)))
-    options.play = options.view or options.eval or options.images or options.gif is not None
-    check_options(options)
+    options = Options(**vars(read_command_line(settings, arguments)))
     options.lesson = lesson
     options.constants = settings
     options.filename = os.path.abspath(lesson["__file__"])
@@ -216,57 +215,6 @@ def parse_options(lesson, settings, arguments):
     return options
 
 
-def make_parser(settings):
-    """The parser of the command line, for a list of `Setting`s."""
-    parser = OneLineParser(
-        prog="run.py",
-        description="Trains a DQN agent, or with --view, --eval, --images or --gif watches one.",
-    )
-    add = parser.add_argument
-    add("--model", metavar="X.h5", help="start from the weights of this snapshot")
-    add("--view", action="store_true", help="show the model's policy in a window")
-    add("--eval", action="store_true", help="evaluate the model")
-    add("--images", action="store_true", help="save the model's frames as EPISODE_STEP.png")
-    add(
-        "--gif",
-        metavar="FILE.gif",
-        type=new_file(".gif"),
-        help="save the model's first episode as an animated GIF",
-    )
-    add("--name", help="name of the run, for its directory NAME-log (default: the local time)")
-    add("--resume", metavar="NAME-log", help="continue the run in this directory")
-    add("--seed", type=SEED, help="repeats a run (default: a fresh one, which is printed)")
-    add("--env", metavar="ID", help=f"Gymnasium environment (default: {ENV})")
-    add("--eager", action="store_true", help="run everything line by line, to look inside; slow")
-    add("--test", action="store_true", help="check the installation in a few seconds")
-    add_settings(parser, settings)
-    return parser
-
-
-def check_options(options):
-    """Raises `WrongInput` where options contradict each other or name what can't be."""
-    watching = "--view, --eval, --images and --gif"
-    if options.resume is not None:
-        goes_with_it = ("resume", "env", "MAX_STEPS", "eager")
-        for name, value in vars(options).items():
-            is_given = value is not None and (value is not False or name.isupper())
-            if is_given and name not in goes_with_it:
-                option = name.lower().replace("_", "-")
-                raise WrongInput(
-                    f"--resume continues a run with its own settings; leave out --{option}"
-                )
-    if options.name is not None:
-        check_name("--name", options.name)
-    if options.model == "":
-        raise WrongInput("--model needs the name of a file")
-    if options.play and not options.model:
-        raise WrongInput(f"{watching} need a trained --model X.h5")
-    if options.play and options.name is not None:
-        raise WrongInput(f"--name names a run, and {watching} only play")
-    if options.images and not os.access(".", os.W_OK):
-        raise WrongInput("--images can't write to the current directory")
-
-
 def current_values(lesson, settings):
     """The values that the constants of a lesson have now.
 
@@ -277,29 +225,26 @@ def current_values(lesson, settings):
     Returns:
         Dict of their names to values, those of NumPy as Python's.
     """
-    values = {setting.name: lesson[setting.constant] for setting in settings}
-    return {
-        name: value.item() if isinstance(value, np.generic) else value
-        for name, value in values.items()
-    }
+    values = {}
+    for setting in settings:
+        value = lesson[setting.constant]
+        values[setting.name] = value.item() if isinstance(value, np.generic) else value
+    return values
 
 
 def check_values(values, settings):
-    """Raises `WrongInput` where a value, by its name, is not of the kind of its `Setting`."""
+    """Raises `WrongInput` where a value, by its name, is not of the type of its option."""
+    check_value("env", any_text, values["env"])
+    check_value("seed", SEED, values["seed"])
     for setting in settings:
-        check_recorded(setting.constant, setting.parse, values[setting.name])
-
-
-def as_text(filename):
-    """A file's name without bytes that are not text, which neither JSON nor TensorBoard takes."""
-    return os.fsencode(filename).decode(errors="replace")
+        check_value(setting.constant, setting.parse, values[setting.name])
 
 
 def resolve_settings(options):
     """The value of each setting: as recorded where that holds, else as given or in the source.
 
     Args:
-        options: what the parser returned, with `snapshot` and `stopped_run`.
+        options: `Options` of which `env` and `seed` are as given.
 
     Returns:
         Dict of the names of the constants, `env`, `seed` and `model` to values.
@@ -309,11 +254,11 @@ def resolve_settings(options):
     """
     defaults = current_values(options.lesson, options.constants)
     defaults |= {"env": ENV, "seed": secrets.randbelow(2**32), "model": "none"}
-    if options.play:  # what the snapshot's network tells, where nothing is recorded
-        told = options.snapshot.told
-        defaults |= {name: told[name] for name in told.keys() & defaults.keys()}
+    if options.play:  # where nothing is recorded, what the snapshot's network shows
+        inferred = options.snapshot.inferred
+        defaults |= {name: inferred[name] for name in inferred.keys() & defaults.keys()}
     given = {setting.name: getattr(options, setting.constant) for setting in options.constants}
-    given |= {"env": with_version(options.env), "seed": options.seed, "model": options.model}
+    given |= {"env": with_version(options.env), "seed": options.seed}
     given = {name: value for name, value in given.items() if value is not None}
     recorded = recorded_settings(options, defaults.keys(), given)
     source = options.resume or options.model
@@ -324,10 +269,7 @@ def resolve_settings(options):
                 f"{recorded[name]}; leave it out"
             )
     settings = {**defaults, **given, **recorded}
-    settings["model"] = as_text(settings["model"])
     try:
-        check_recorded("env", any_text, settings["env"])
-        check_recorded("seed", SEED, settings["seed"])
         check_values(settings, options.constants)
     except WrongInput as error:
         raise WrongInput(f"{source}: {error}" if source else error) from error
@@ -335,13 +277,13 @@ def resolve_settings(options):
 
 
 def recorded_settings(options, names, given):
-    """The recorded settings that hold.
+    """The recorded settings that apply.
 
     A run is resumed with all of its own but a new `--max-steps`. A snapshot is played with all that
     it was trained with but how it is evaluated, and another environment. A new run has none.
 
     Args:
-        options: what the parser returned, with `snapshot` and `stopped_run`.
+        options: as above.
         names: of all settings of this program.
         given: dict of the names of settings to what is given.
 
@@ -378,11 +320,11 @@ def recorded_settings(options, names, given):
             )
         return {}
     unknown = recorded.keys() - names
-    missed = sorted(name for name in unknown if recorded[name] is not False)  # that was switched on
-    if missed:
-        print_error(
+    lost = sorted(name for name in unknown if recorded[name] is not False)  # what was switched on
+    if lost:
+        print_message(
             f"warning: {options.model} was made with constants that this program doesn't have: "
-            f"{', '.join(missed)}; its network may be another one"
+            f"{', '.join(lost)}; its network may be another one"
         )
     is_free = {name for name in recorded if name in ("seed", "model") or name.startswith("eval_")}
     return {name: recorded[name] for name in recorded.keys() - unknown - is_free}

@@ -9,6 +9,7 @@ writes them to standard output as a NumPy archive.
 """
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -23,9 +24,9 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-from support.errors import ROOT, WrongInput, print_error
+from support.command_line import as_option
+from support.errors import ROOT, WrongInput, print_message
 from support.files import write_file
-from support.settings import as_option
 
 MAX_MEMORY = 2**29  # bytes, for the reading process; the article's network takes 5,000
 MAX_SECONDS = 60  # HDF5 may hang on a damaged file; a network disk takes 10 to start Python
@@ -73,13 +74,13 @@ class Snapshot(NamedTuple):
     weights: list
 
     @property
-    def told(self):
-        """Dict of constants, as in `settings`, to their values where the network tells them."""
+    def inferred(self):
+        """Dict of constants, as in `settings`, to their values where the network shows them."""
         widths = {weight.shape[0] for weight in self.weights[:-1] if weight.ndim == 1}
-        told = {"hidden_units": widths.pop()} if len(widths) == 1 else {}
+        inferred = {"hidden_units": widths.pop()} if len(widths) == 1 else {}
         if self.layers:
-            told["layer_normalization"] = "rmsnormalization" in self.layers
-        return told
+            inferred["layer_normalization"] = "rmsnormalization" in self.layers
+        return inferred
 
 
 def load_weights(model, filename, settings=None):
@@ -94,11 +95,7 @@ def load_weights(model, filename, settings=None):
     Raises:
         WrongInput: it is not a readable snapshot of such a network; nothing is changed.
     """
-    use_weights(model, read_snapshot(filename), settings)
-
-
-def use_weights(model, snapshot, settings=None):
-    """Does what `load_weights` does, with what `read_snapshot` returned."""
+    snapshot = read_snapshot(filename)
     shapes = [weight.shape for weight in snapshot.weights]
     own_shapes = [weight.shape for weight in model.get_weights()]
     own_layers = _layers(model.to_json)
@@ -114,7 +111,7 @@ def use_weights(model, snapshot, settings=None):
         remedy = _remedy(snapshot, shapes, own_shapes, settings or {})
         raise WrongInput(f"{snapshot.filename} {problem}; {remedy}")
     if not snapshot.layers:
-        print_error(
+        print_message(
             f"warning: {snapshot.filename} doesn't describe its network, which is taken to be what "
             "create_model builds"
         )
@@ -130,7 +127,7 @@ def _remedy(snapshot, shapes, own_shapes, settings):
         return (
             f"it is for another --env, with observations of {size} numbers and {n_actions} actions"
         )
-    known = {**snapshot.told, **snapshot.settings}
+    known = {**snapshot.inferred, **snapshot.settings}
     others = [
         as_option(name, known[name])
         for name, value in settings.items()
@@ -144,9 +141,10 @@ def _remedy(snapshot, shapes, own_shapes, settings):
 
 
 def read_snapshot(filename):
-    """Reads an .h5 file in a process of its own; returns a `Snapshot`.
+    """Reads an .h5 file; returns a `Snapshot`, or raises `WrongInput`.
 
-    Raises `WrongInput` where that fails.
+    What was read last is kept, for options ask for its settings, and later a network for its
+    weights.
     """
     if os.path.isfile(os.path.join(filename, "saved_model.pb")):
         filename = os.path.join(filename, "saved_model.pb")  # for a line that says so
@@ -157,6 +155,13 @@ def read_snapshot(filename):
         filename = f"{filename}.index"
     if not os.path.isfile(filename):
         raise WrongInput(f"there is no file {filename}")
+    status = os.stat(filename)
+    return _read_in_process(filename, (status.st_ino, status.st_size, status.st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=1)
+def _read_in_process(filename, version):
+    """Does what `read_snapshot` does, in a process of its own, once for a version of the file."""
     try:
         reader = subprocess.run(
             [sys.executable, "-m", "support.snapshots", os.path.abspath(filename)],

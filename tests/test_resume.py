@@ -24,9 +24,9 @@ import run
 from loggers import TensorBoardLogger
 from support import checkpoints, runs
 from support.checkpoints import read_checkpoint
+from support.command_line import as_option, read_settings
 from support.errors import WrongInput
 from support.files import PARTIAL, lock
-from support.settings import as_option, read_settings
 
 SETTINGS = (
     "--train-start 100 --batch-size 16 --q-validation-size 200 --target-update-every 100 "

@@ -375,7 +375,7 @@ def test_what_a_stranger_writes_into_a_snapshot_is_only_data(
     "value, problem",
     [
         (10**9, "HIDDEN_UNITS must be an integer between 1 and 4096, not '1000000000'"),
-        ("32", "HIDDEN_UNITS can't be '32'"),
+        ("32", "HIDDEN_UNITS can't be the text '32'"),
         (32.5, "HIDDEN_UNITS must be an integer between 1 and 4096, not '32.5'"),
         (True, "HIDDEN_UNITS must be an integer between 1 and 4096, not 'True'"),
     ],

@@ -37,10 +37,10 @@ from experiments.common.progress import Progress
 from experiments.common.record import Record
 from experiments.common.state import State
 from support.checkpoints import CHECKPOINT, Evaluation, read_checkpoint
+from support.command_line import Setting
 from support.errors import WrongInput
 from support.files import lock
 from support.options import read_constants
-from support.settings import Setting
 from support.snapshots import read_snapshot
 
 SHORT = (

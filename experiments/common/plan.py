@@ -4,11 +4,10 @@ import itertools
 import json
 from typing import NamedTuple
 
-from support.command_line import SEED, number
+from support.command_line import ENV, SEED, add_settings, as_option, check_value, number
 from support.errors import WrongInput
 from support.files import check_name
-from support.options import ENV, fit_validation_size, read_constants, with_version
-from support.settings import add_settings, as_option, check_recorded
+from support.options import fit_validation_size, read_constants, with_version
 
 ENGINES = {  # and what their options say
     "compiled": "train in a compiled loop, even if that doesn't measure all that was changed",
@@ -199,6 +198,6 @@ def check_plan(plan, constants):
         if type(values) is not list or not values:
             raise ValueError(f"{constant.constant} has the values {values!r}")
         for value in values:
-            check_recorded(constant.constant, constant.parse, value)
+            check_value(constant.constant, constant.parse, value)
     for run in plan.runs():
         check_name("its run", run.name)

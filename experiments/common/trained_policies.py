@@ -11,7 +11,7 @@ import run
 from support.environments import make_env
 from support.errors import ROOT
 from support.options import load_lesson
-from support.snapshots import use_weights
+from support.snapshots import load_weights
 
 
 class TrainedPolicy(NamedTuple):
@@ -65,7 +65,7 @@ def load_policy(filename, env_id=None):
     options = lesson.options
     env = make_env(options.env)
     model = lesson.create_model(env)
-    use_weights(model, options.snapshot, options.settings)
+    load_weights(model, filename, options.settings)
     return TrainedPolicy(filename, options.env, env, model, lesson)
 
 

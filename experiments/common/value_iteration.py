@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from experiments.common.dynamics import MountainCar
-from support.options import ENV
+from support.command_line import ENV
 
 COARSEST = 100  # points along each axis, doubled until the mean return is precise
 PRECISION = 0.1  # change of the mean return that is small enough
