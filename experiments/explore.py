@@ -68,7 +68,7 @@ PAGE = Path(__file__).parent / "page"
 OPTIMUM_POINTS = 101  # along each axis, at which the page has the right values
 TOLERANCE = 1e-3  # of Q-values
 EPSILON = 1e-6  # that keeps Keras's RMSNormalization from dividing by 0
-UNTOLD = ("log_every", "snapshot_every", "checkpoint_every", "eval_every")  # don't change a run
+NOT_IN_TITLE = ("log_every", "snapshot_every", "checkpoint_every", "eval_every")
 STATES = 100  # at which a network is compared with what the page makes of its weights
 
 
@@ -147,7 +147,7 @@ def describe(settings, sizes):
         for setting in run.options.constants
         if setting.name in settings
         and settings[setting.name] != setting.default
-        and setting.name not in ("hidden_units", *UNTOLD)
+        and setting.name not in ("hidden_units", *NOT_IN_TITLE)
     ]
     neurons = " + ".join(map(str, sizes[1:-1]))
     return ", ".join([f"{neurons} hidden neurons", *others])
@@ -169,9 +169,9 @@ def as_network(policy):
     layers = policy.model.layers
     sizes = [2, *[layer.units for layer in layers if isinstance(layer, keras.layers.Dense)]]
     normalized = any(isinstance(layer, keras.layers.RMSNormalization) for layer in layers)
-    parts = policy.model.get_weights()
-    if [part.shape for part in parts] == shapes_of_weights(sizes, normalized):
-        weights = np.concatenate([part.ravel() for part in parts])
+    arrays = policy.model.get_weights()
+    if [array.shape for array in arrays] == shapes_of_weights(sizes, normalized):
+        weights = np.concatenate([array.ravel() for array in arrays])
         states = some_states()
         values = q_values(states, weights, sizes, normalized)
         if np.allclose(values, policy.q_values(states), rtol=TOLERANCE, atol=TOLERANCE):
@@ -246,12 +246,12 @@ def fill_in(content):
     """The page with a content that `prepare` returned: a string."""
     page = (PAGE / "page.html").read_text(encoding="utf-8")
     names = ("page.css", "numbers.js", "page.js")
-    parts = {name: (PAGE / name).read_text(encoding="utf-8") for name in names}
+    sources = {name: (PAGE / name).read_text(encoding="utf-8") for name in names}
     # JSON allows < to be written differently, so that no name can end the script element.
-    parts["data"] = content.replace("<", "\\u003c")
-    for name, part in parts.items():
+    sources["data"] = content.replace("<", "\\u003c")
+    for name, source in sources.items():
         before, after = page.split(f"/* {name} */")
-        page = before + part + after
+        page = before + source + after
     return page
 
 

@@ -72,7 +72,7 @@ from experiments.common.value_iteration import POINTS as OPTIMUM_POINTS
 from experiments.common.value_iteration import Solution, discounted
 
 POINTS = 180  # along each axis, at which Q-values are computed
-HUGE = 1e6  # a bound beyond this is ignored: the axis shows what the episodes visit
+LARGEST_BOUND = 1e6  # one beyond it is ignored: the axis shows what the episodes visit
 STEPS = (0, 10, 25, 50, 75, 100, 150, 200)  # labelled on the colour bar of Mountain Car
 PUSHES = ("push left", "no push", "push right")
 COLOURS = ("#2166ac", "#e0e0e0", "#f4a12f")  # of up to three actions, distinct to the colour-blind
@@ -162,7 +162,7 @@ def find_bounds(space, paths):
     low, high = low.astype(float), high.astype(float)
     least, most = np.min(np.concatenate(paths), axis=0), np.max(np.concatenate(paths), axis=0)
     margin = np.where(most > least, 0.1 * (most - least), 1.0)
-    is_bounded = (np.abs(low) < HUGE) & (np.abs(high) < HUGE)
+    is_bounded = (np.abs(low) < LARGEST_BOUND) & (np.abs(high) < LARGEST_BOUND)
     return np.where(is_bounded, low, least - margin), np.where(is_bounded, high, most + margin)
 
 

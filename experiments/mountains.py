@@ -172,10 +172,10 @@ def table(results, rolling):
     """The tables that are printed, a string; `rolling` is what `reference` returns."""
     grid = over_policies(results).iloc[::-1].rename_axis(index="force", columns="gravity x")
     policies, episodes = results["policy"].nunique(), results["episodes"].max()
-    parts = [f"Mean return (policies: {policies}; episodes of each per mountain: {episodes})"]
+    sections = [f"Mean return (policies: {policies}; episodes of each per mountain: {episodes})"]
     if policies < FEWEST:
-        parts[0] += f"\nWith fewer than {FEWEST} policies, the IQM has no interval."
-    parts.append(grid.to_string(float_format="{:.0f}".format))
+        sections[0] += f"\nWith fewer than {FEWEST} policies, the IQM has no interval."
+    sections.append(grid.to_string(float_format="{:.0f}".format))
     for axis, easy in zip(AXES, (rolling.loc[1.0], rolling[1.0]), strict=True):
         line = along_axis(results, axis)
         columns = {
@@ -184,8 +184,8 @@ def table(results, rolling):
             "policies ever at the flag": [f"{share:.0%}" for share in (line > -200).mean(axis=1)],
             "pushing as it rolls": easy.map("{:.1f}".format),
         }
-        parts.append(pd.DataFrame(columns).to_string(index=False))
-    return "\n\n".join(parts)
+        sections.append(pd.DataFrame(columns).to_string(index=False))
+    return "\n\n".join(sections)
 
 
 def plot(results, rolling):

@@ -242,7 +242,7 @@ def main(args):
 def how_to_continue(args, record, is_mistaken=False):
     """What to do once a sweep has been stopped, the end of a sentence."""
     if not record.folder.exists():
-        return "; mend it, and start it again" if is_mistaken else ", before anything had finished"
+        return "; fix it, and start it again" if is_mistaken else ", before anything had finished"
     env_id = record.plan.env
     name = quote(args.name or args.resume)
     where = f" --address {args.address}" if args.address else ""

@@ -17,9 +17,9 @@ from support.view import Frames, Window, has_display
 SEE_PAGE = "docs/change-it.md shows how"
 FLATTEN = f"wrap it in gymnasium.wrappers.FlattenObservation ({SEE_PAGE})"
 DISCRETIZE = f"wrap it in gymnasium.wrappers.TransformAction ({SEE_PAGE})"
-MAX_REPEATED = 10_000  # steps of an episode that is replayed to see whether it can be
-NOT_REPEATABLE = (
-    "an episode takes a different course when it is replayed: not all its randomness comes from "
+MAX_REPLAYED = 10_000  # steps of an episode that is replayed to see whether it is reproducible
+NOT_REPRODUCIBLE = (
+    "an episode goes differently when it is replayed: not all its randomness comes from "
     "np_random, or something outlasts a reset, as in a wrapper that scales by what it has seen "
     "(scale by fixed numbers instead). Snapshots may not reproduce the reported returns, either"
 )
@@ -222,7 +222,7 @@ class Replayable(gym.Wrapper):
         self.generator_at_reset = self.observation = None
 
     def reset(self, *, seed=None, options=None):
-        self.last_episode = self.generator_at_reset, self.actions, self.course()
+        self.last_episode = self.generator_at_reset, self.actions, self.outcome()
         self.generator_at_reset = self.generator_state()
         self.episodes += 1
         self.actions = []
@@ -245,12 +245,12 @@ class Replayable(gym.Wrapper):
         generator = self.unwrapped.np_random
         return generator.bit_generator.state if isinstance(generator, np.random.Generator) else None
 
-    def course(self):
-        """What a replay of the episode must reproduce: a tuple."""
+    def outcome(self):
+        """What must be the same when the episode is replayed: a tuple."""
         return self.checksum, float(self.episode_return), self.generator_state()
 
-    def play_again(self, generator_state, actions):
-        """Replays an episode, from a reset (without a seed) and a state of the random generator."""
+    def replay(self, generator_state, actions):
+        """Plays an episode from a reset (without a seed) with a state of the random generator."""
         episodes = self.episodes
         self.unwrapped.np_random.bit_generator.state = generator_state
         self.reset()
@@ -260,15 +260,15 @@ class Replayable(gym.Wrapper):
                 raise ValueError(f"{action} is not an action of {self.action_space}")
             self.step(action)
 
-    def repeats_itself(self):
-        """Whether the episode before the last reset takes the same course when it is replayed.
+    def is_reproducible(self):
+        """Whether the episode before the last reset has the same outcome when it is replayed.
 
-        A copy plays it; where none can be made, the environment itself, which is then as it was if
-        it does so. The first episode is tried, the second, the fourth, the eighth and so on; long
-        ones aren't.
+        A copy replays it; where none can be made, the environment itself, which then ends up as it
+        was if the outcome is the same. The first episode is tried, the second, the fourth, the
+        eighth and so on; long ones aren't.
         """
-        generator_state, actions, course = self.last_episode
-        is_tried = self.episodes.bit_count() == 1 and len(actions) <= MAX_REPEATED
+        generator_state, actions, outcome = self.last_episode
+        is_tried = self.episodes.bit_count() == 1 and len(actions) <= MAX_REPLAYED
         if not is_tried:
             return True
         try:
@@ -277,8 +277,8 @@ class Replayable(gym.Wrapper):
             env = self
         now = self.get_state()
         try:
-            env.play_again(generator_state, actions)
-            is_same = env.course() == course
+            env.replay(generator_state, actions)
+            is_same = env.outcome() == outcome
             if env is self:
                 self.set_state(now)
         except ValueError:
@@ -286,7 +286,7 @@ class Replayable(gym.Wrapper):
         except Exception:
             if env is self:
                 raise
-            is_same = True  # a copy that doesn't work says nothing
+            is_same = True  # a copy that doesn't work proves nothing
         return is_same
 
     def get_state(self):
@@ -306,13 +306,13 @@ class Replayable(gym.Wrapper):
         }
 
     def set_state(self, state):
-        """Replays an episode; raises ValueError if it takes a different course."""
-        self.play_again(state["generator_at_reset"], state["actions"])
+        """Replays an episode; raises ValueError if its outcome is another one."""
+        self.replay(state["generator_at_reset"], state["actions"])
         arrived = np.array_equal(self.observation, state["observation"])
         is_same = arrived and self.checksum == state["checksum"]
         if not is_same or self.generator_state() != state["generator"]:
             raise ValueError(
-                "its episode takes a different course when it is replayed; for a run to be "
+                "its episode goes differently when it is replayed; for a run to be "
                 "resumed, an environment must take all its randomness from np_random, and its "
                 "reset must clear all other state"
             )

@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from support.checkpoints import CHECKPOINT, Evaluation, encode, write_checkpoint
-from support.environments import NOT_REPEATABLE, why_not_drawn
+from support.environments import NOT_REPRODUCIBLE, why_not_drawn
 from support.errors import BrokenEnvironment, Diverged, WrongInput, describe
 from support.files import PARTIAL, lock, partial_name, quote
 from support.system import stop_signals, write_in_handler
@@ -112,8 +112,8 @@ class Run:
         self._state = stopped_run.state if stopped_run else None
         self._lock = stopped_run.lock if stopped_run else None
         self._parts = {}
-        self._savers = {}  # those of the parts that have get_state and set_state, and this
-        self._missing = {}  # why the other parts' state is not saved
+        self._saved_parts = {}  # those whose state is saved, and the run itself
+        self._unsaved_parts = {}  # the others: their names, and why their state isn't saved
         self.step = self._saved_step = 0
         self._first_return = None
         self._started = time.perf_counter()  # later by what isn't training
@@ -138,14 +138,14 @@ class Run:
         """
         self._parts = parts
         self.log = parts["log"]
-        self._savers = {"run": self}
+        self._saved_parts = {"run": self}
         for name, part in parts.items():
             if isinstance(part, (keras.Model, keras.optimizers.Optimizer)):
                 part = Variables(part.variables)
             if hasattr(part, "get_state") and hasattr(part, "set_state"):
-                self._savers[name] = part
+                self._saved_parts[name] = part
             else:
-                self._give_up(name, "it has no get_state and set_state")
+                self._leave_unsaved(name, "it has no get_state and set_state")
         if self.is_resumed:
             self._restore()
             print(f"Resumed {self.logdir} at step {self.step}")
@@ -218,9 +218,9 @@ class Run:
         """At the end of an episode: notices early what keeps the run from being resumed."""
         if self._first_return is None:
             self._first_return = self.log.episode_return
-            self._collect()  # so that what can't be saved is told early
-        if "env" not in self._missing and not self._parts["env"].repeats_itself():
-            self._give_up("env", NOT_REPEATABLE)
+            self._collect()  # so that what can't be saved is reported early
+        if "env" not in self._unsaved_parts and not self._parts["env"].is_reproducible():
+            self._leave_unsaved("env", NOT_REPRODUCIBLE)
 
     def get_state(self):
         """Returns what a resumed run needs: a dict of arrays and JSON values."""
@@ -256,21 +256,21 @@ class Run:
     def _collect(self):
         """The states of all parts that can give theirs, encoded: dict of dicts of arrays."""
         states = {}
-        for name, part in self._savers.items():
+        for name, part in self._saved_parts.items():
             try:
                 state = part.get_state()
             except Exception as error:  # whatever somebody's own part leads to
                 if part is self or (part is self.log and isinstance(error, OSError)):
                     raise  # for the second, the curves can't be written to the disk
                 is_plain = type(error) is ValueError
-                self._give_up(
+                self._leave_unsaved(
                     name, error if is_plain else f"its get_state fails with {describe(error)}"
                 )
                 continue
             try:
                 states[name] = encode(state)
             except TypeError as error:
-                self._give_up(name, f"in what its get_state returns, {error}")
+                self._leave_unsaved(name, f"in what its get_state returns, {error}")
         return states
 
     def _save(self):
@@ -279,16 +279,16 @@ class Run:
         weights = states.get("model", {}).values()
         if not all(np.isfinite(array).all() for array in weights if array.dtype.kind == "f"):
             raise Diverged(f"the weights are not finite at step {self.step}")
-        write_checkpoint(self.logdir, states, self._missing)
+        write_checkpoint(self.logdir, states, self._unsaved_parts)
         self._saved_step = self.step
         if self._on_checkpoint and self.step:
             self._on_checkpoint(self.step)
 
-    def _give_up(self, name, reason):
-        """Remembers a part whose state can't be saved; says once what follows from that."""
-        if name not in self._missing:
-            self._missing[name] = f"the state of {name} is not saved, for {reason}"
-            tqdm.write(f"This run can't be resumed: {self._missing[name]}.")
+    def _leave_unsaved(self, name, reason):
+        """Notes that the state of a part can't be saved; says once what follows from that."""
+        if name not in self._unsaved_parts:
+            self._unsaved_parts[name] = f"the state of {name} is not saved, for {reason}"
+            tqdm.write(f"This run can't be resumed: {self._unsaved_parts[name]}.")
 
     def _create(self):
         """Makes the directory of a new run, with a first checkpoint."""
@@ -321,7 +321,7 @@ class Run:
 
     def _restore(self):
         """Gives every part its state; removes what a kill has left behind."""
-        for name, part in self._savers.items():
+        for name, part in self._saved_parts.items():
             try:
                 part.set_state(self._state[name])
             except Exception as error:  # whatever the state of something else leads to
@@ -393,9 +393,9 @@ class Run:
         else:
             left = f"the last good checkpoint is {self.logdir}'s of step {self._saved_step}"
             is_own_mistake = not isinstance(error, (Diverged, WrongInput))
-            if self._saved_step > 0 and not self._missing and is_own_mistake:
+            if self._saved_step > 0 and not self._unsaved_parts and is_own_mistake:
                 print(
-                    f"To continue from step {self._saved_step}, once that is mended: "
+                    f"To continue from step {self._saved_step}, once that is fixed: "
                     f"{command(f'--resume {quote(self.logdir)}')}"
                 )
         if isinstance(error, Diverged):
@@ -405,7 +405,7 @@ class Run:
 
     def _print_resume_hint(self):
         """The last line of a run that was stopped."""
-        if self._missing:
+        if self._unsaved_parts:
             print("Stopped.")
         else:
             print(f"Stopped. To continue: {command(f'--resume {quote(self.logdir)}')}")

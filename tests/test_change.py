@@ -487,7 +487,7 @@ def test_a_crash_after_a_checkpoint_says_how_to_go_on(command, tmp_path, capsys)
     script = changed(tmp_path, crash, "lesson.py")
     with pytest.raises(ZeroDivisionError):
         command("--name", "x", *SHORT, "--checkpoint-every", 100, script=script)
-    assert "To continue from step 200, once that is mended" in capsys.readouterr().out
+    assert "To continue from step 200, once that is fixed" in capsys.readouterr().out
     script = changed(tmp_path, {}, "lesson.py")
     assert command("--resume", "x-log", script=script)[::2] == (0, "")
 

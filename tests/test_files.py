@@ -10,7 +10,7 @@ from support.errors import WrongInput
 from support.files import lock, write_file
 from support.snapshots import write_snapshot
 
-KINDS = {
+NAMES = {
     "text": ("x.txt", "x.partial.txt"),
     "snapshot": ("x-1.h5", "x-1.partial.h5"),
     "checkpoint": ("checkpoint.npz", "checkpoint.partial.npz"),
@@ -21,7 +21,7 @@ KINDS = {
 def write(kind, model, tmp_path, monkeypatch):
     """Writes the file of a kind into an empty directory; gives what is then in it."""
     monkeypatch.chdir(tmp_path)
-    filename, _ = KINDS[kind]
+    filename, _ = NAMES[kind]
 
     def call():
         if kind == "text":
@@ -36,10 +36,10 @@ def write(kind, model, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("is_partial", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", NAMES)
 def test_a_link_is_replaced_and_what_it_leads_to_stays_as_it_is(kind, is_partial, write, tmp_path):
     expected = write()
-    filename, _ = names = KINDS[kind]
+    filename, _ = names = NAMES[kind]
     os.remove(filename)
     victim = tmp_path / "victim"
     victim.write_text("precious")
@@ -56,9 +56,9 @@ def test_a_link_is_replaced_and_what_it_leads_to_stays_as_it_is(kind, is_partial
 
 
 @pytest.mark.parametrize("fails", ["os.fsync", "os.replace"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", NAMES)
 def test_a_file_that_cannot_be_written_stays_as_it_was(kind, fails, write, tmp_path, monkeypatch):
-    filename, partial = KINDS[kind]
+    filename, partial = NAMES[kind]
     (tmp_path / filename).write_text("old")
     (tmp_path / partial).write_text("left by a kill")
 

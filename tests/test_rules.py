@@ -316,11 +316,11 @@ def test_an_environment_that_remembers_across_resets_is_told_after_the_first_epi
     register("Normal-v0", NORMALIZED[what])
     status, output, errors = command(*SHORT, "--env", "Normal-v0", "--log-every", 1)
     assert (status, errors) == (0, "")
-    told = "an episode takes a different course when it is replayed: not all its randomness comes"
+    told = "an episode goes differently when it is replayed: not all its randomness comes from "
     assert output.count(told) == 1
     assert output.index(told) < output.index("steps 200/400")
     status, _, errors = command("--resume", "x", "--max-steps", 500)
-    assert status == 2 and "takes a different course" in errors
+    assert status == 2 and "goes differently" in errors
 
 
 class FromTheSecond(Environment):
@@ -337,7 +337,7 @@ class FromTheSecond(Environment):
 
 
 class OnTheWay(Environment):
-    """Takes another course that ends where the first one did."""
+    """Goes differently in each episode, and ends where the first one did."""
 
     resets = 0
 
@@ -356,7 +356,7 @@ def test_what_outlasts_a_reset_is_told_also_where_it_shows_late_or_on_the_way(
     register("Late-v0", make)
     status, output, errors = command(*SHORT, "--env", "Late-v0")
     assert (status, errors) == (0, "")
-    assert output.count("an episode takes a different course when it is replayed") == 1
+    assert output.count("an episode goes differently when it is replayed") == 1
 
 
 class NewSpace(Environment):
@@ -404,7 +404,7 @@ def test_the_first_episode_is_played_again_without_a_trace(register, command, mo
         status, output, _ = command(*SHORT, "--env", "Rules-v0", "--name", env.__name__)
         assert status == 0 and "can't be resumed" not in output
         found.append(read_checkpoint(f"{env.__name__}-log")["replay_buffer"])
-    monkeypatch.setattr("support.environments.MAX_REPEATED", -1)
+    monkeypatch.setattr("support.environments.MAX_REPLAYED", -1)
     assert command(*SHORT, "--env", "Rules-v0", "--name", "never")[0] == 0
     found.append(read_checkpoint("never-log")["replay_buffer"])
     np.testing.assert_equal(found[0], found[1])

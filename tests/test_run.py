@@ -106,7 +106,7 @@ def test_the_average_return_of_no_completed_episode_is_not_a_number(model):
     assert np.isnan(episode_return_avg) and episodes == 0
 
 
-def test_an_evaluation_with_a_seed_repeats_itself(env, model):
+def test_an_evaluation_with_a_seed_is_reproducible(env, model):
     run.EVAL_STEPS = 500
     run.EVAL_EPSILON = 0.1
     first, again, other = (

@@ -179,7 +179,7 @@ def test_results_have_a_row_per_training_and_evaluation(whole):
 
 
 @pytest.mark.slow
-def test_a_mistake_stops_a_sweep_and_once_it_is_mended_settings_that_fail_are_told(
+def test_a_mistake_stops_a_sweep_and_once_it_is_fixed_configurations_that_fail_are_reported(
     tmp_path, request
 ):
     """The sweep varies a new constant, in an environment of one's own, on one core of two."""
@@ -204,7 +204,7 @@ def test_a_mistake_stops_a_sweep_and_once_it_is_mended_settings_that_fail_are_to
     assert line.endswith(
         "if stp == 2 * Q_VALIDATION_SIZE:  # which is no later than the first evaluation)"
     )
-    assert "stopped by a mistake in the code; mend it, and start it again" in last
+    assert "stopped by a mistake in the code; fix it, and start it again" in last
     assert not (tmp_path / "f-sweep").exists()  # nothing stands in the way of the next try
 
     status, output, errors = finish(start(tmp_path, *arguments, replacements=own))

@@ -96,9 +96,9 @@ class Plan(NamedTuple):
         seeds = range(self.first_seed, self.first_seed + self.seeds)
         runs = []
         for seed, chosen in itertools.product(seeds, combinations):
-            parts = [f"{name}={chosen[name]}" for name in varied]
-            name = ",".join([*parts, f"seed={seed}"])
-            runs.append(Run(",".join(parts) or self.name, name, self.env, seed, chosen))
+            assignments = [f"{name}={chosen[name]}" for name in varied]
+            name = ",".join([*assignments, f"seed={seed}"])
+            runs.append(Run(",".join(assignments) or self.name, name, self.env, seed, chosen))
         return runs
 
     def first_runs(self):

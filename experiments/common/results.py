@@ -13,8 +13,8 @@ EVALUATION = {  # columns: what is in them of an `Evaluation`
     "seconds": "seconds",
     "episodes": "episodes",
 }
-KINDS = {"setting": str, "env": str, "step": float, "return": float}
-NONE = {name: "" for name in ("step", "return", "seconds", "failed")}  # a setting may be named NA
+COLUMN_TYPES = {"setting": str, "env": str, "step": float, "return": float}
+MISSING = {name: "" for name in ("step", "return", "seconds", "failed")}  # others may be named NA
 
 
 def check_names(settings):
@@ -62,7 +62,9 @@ def frame(rows):
 def read_results(filename):
     """Reads the results.csv of a sweep: pandas.DataFrame for `summarize`; raises `WrongInput`."""
     try:
-        results = pd.read_csv(filename, dtype=KINDS, keep_default_na=False, na_values=NONE)
+        results = pd.read_csv(
+            filename, dtype=COLUMN_TYPES, keep_default_na=False, na_values=MISSING
+        )
     except (OSError, ValueError) as error:
         raise WrongInput(
             f"{filename} can't be read; give the directory of a run, or the results.csv of a "

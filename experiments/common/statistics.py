@@ -9,7 +9,7 @@ import warnings
 import gymnasium as gym
 import numpy as np
 import pandas as pd
-import scipy  # which loads its parts, such as scipy.stats, when they are first used
+import scipy  # which loads its modules, such as scipy.stats, when they are first used
 
 MEASURES = {  # what is measured of a run, given the returns of its evaluations by step
     "last evaluation": lambda returns: returns.iloc[-1],

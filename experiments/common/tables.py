@@ -28,7 +28,7 @@ def table(summary, threshold):
     """
     comparisons = len(summary) - 1
     measure, first = summary[["measure", "setting"]].iloc[0]
-    parts = [f"{measure}:", settings_table(summary, threshold)]
+    sections = [f"{measure}:", settings_table(summary, threshold)]
     explanations = [LEGEND]
     if threshold is not None:
         explanations.insert(0, f"solved: at {threshold:g} or better.")
@@ -36,13 +36,13 @@ def table(summary, threshold):
         explanations.append(MOVED)
     if comparisons:
         together = f" (p and intervals allow for {comparisons} comparisons)" * (comparisons > 1)
-        parts.append(f"compared with {first}{together}:")
-        parts.append(comparisons_table(summary.iloc[1:]))
+        sections.append(f"compared with {first}{together}:")
+        sections.append(comparisons_table(summary.iloc[1:]))
         explanations.append(LEGEND_OF_COMPARISONS)
-    parts.append("\n".join(explanations))
+    sections.append("\n".join(explanations))
     if remarks(summary):
-        parts.append("\n".join(remarks(summary)))
-    return "\n\n".join(parts)
+        sections.append("\n".join(remarks(summary)))
+    return "\n\n".join(sections)
 
 
 def settings_table(summary, threshold):
