@@ -7,8 +7,8 @@ or lists the evaluations of a single run, and compares several, also with those 
     python -m experiments.report first-log
     python -m experiments.report first-log second-log A-sweep/results.csv --csv all.csv
 
-One run says little, so a setting is judged by all its seeds: how many succeed, how a typical run
-does, and the worst.
+One run says little, so a configuration is judged by all its seeds: how many succeed, how a typical
+run does, and the worst.
 """
 
 import sys
@@ -57,7 +57,7 @@ def parse_args(argv=None):
         "--detect",
         metavar="DIFFERENCE",
         type=number(0.001, 1e9),
-        help="say how many seeds of each setting would find such a true difference",
+        help="say how many seeds of each configuration would find such a true difference",
     )
     add(
         "--plot",
@@ -84,7 +84,7 @@ import pandas as pd
 from experiments.common.plots import plot_curves, save_figure
 from experiments.common.results import (
     RESULTS,
-    check_settings,
+    check_configurations,
     evaluation_rows,
     frame,
     read_results,
@@ -107,8 +107,9 @@ def read_runs(logdirs):
     """
     runs = [read_run(logdir) for logdir in logdirs]
     frames = []
-    for logdir, state, setting in zip(logdirs, runs, name_settings(logdirs, runs), strict=True):
-        row = {**state["settings"], "name": state["name"], "setting": setting, "failed": np.nan}
+    names = name_configurations(logdirs, runs)
+    for logdir, state, name in zip(logdirs, runs, names, strict=True):
+        row = {**state["settings"], "name": state["name"], "setting": name, "failed": np.nan}
         row["env"] = state["settings"].get("env", "unknown")  # a run of your own may lack it
         row["seed"] = state["settings"].get("seed", 0)
         if type(row["env"]) is not str or type(row["seed"]) is not int:
@@ -130,11 +131,11 @@ def read_run(logdir):
     return read_checkpoint(logdir)["run"]
 
 
-def name_settings(logdirs, runs):
-    """Names for the settings of runs: the values in which these differ, as in `hidden_units=64`.
+def name_configurations(logdirs, runs):
+    """Names for the configurations of runs: the values that differ, as in `hidden_units=64`.
 
     Where the values and the seeds don't tell all runs apart, or nothing but the seed differs, each
-    is a setting of its own, with the name of its directory.
+    is a configuration of its own, with the name of its directory.
 
     Args:
         logdirs: list of their directories.
@@ -170,25 +171,25 @@ def list_evaluations(results):
 
 
 def seeds_to_detect(results, measure, difference):
-    """How many seeds of each setting find a true difference, in words.
+    """How many seeds of each configuration find a true difference, in words.
 
     Args:
         results, measure: as for `summarize`.
-        difference: between two settings, in units of the return, a float.
+        difference: between two configurations, in units of the return, a float.
     """
     samples = measure_runs(results, measure)
     comparisons = max(len(samples) - 1, 1)
     lines = [
-        f"Seeds of each setting that find a true difference of {difference:g} in the {measure} "
-        f"four times in five, for {comparisons} comparison{'s' * (comparisons > 1)}:"
+        f"Seeds of each configuration that find a true difference of {difference:g} in the "
+        f"{measure} four times in five, for {comparisons} comparison{'s' * (comparisons > 1)}:"
     ]
-    for setting, sample in samples.items():
+    for name, sample in samples.items():
         if len(sample) < FEWEST or np.isnan(sample).any():
-            lines.append(f"{setting}: can't be told without {FEWEST} runs, evaluated to their end")
+            lines.append(f"{name}: can't be told without {FEWEST} runs, evaluated to their end")
             continue
         runs = runs_to_detect(sample, difference, comparisons)
         enough = f"more than {SIZES[-1]:,}" if runs is None else f"about {runs}"
-        lines.append(f"{setting}: {enough}, if the other scatters like this one")
+        lines.append(f"{name}: {enough}, if the other scatters like this one")
     return "\n".join(lines)
 
 
@@ -216,11 +217,11 @@ def main(args):
     if results.empty:
         raise WrongInput(f"{args.results} have no runs")
     if results.duplicated(["setting", "seed", "step"]).any():
-        raise WrongInput(f"{args.results} have runs of the same setting and seed in common")
+        raise WrongInput(f"{args.results} have runs of the same configuration and seed in common")
     if results["env"].nunique() > 1:
         envs = " and ".join(results["env"].unique())
         raise WrongInput(f"runs in {envs} can't be compared")
-    check_settings(results)
+    check_configurations(results)
     if is_run == [True]:
         print(list_evaluations(results))
     else:

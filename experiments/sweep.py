@@ -194,9 +194,9 @@ def write_tables(folder, plot_format):
     write_file(folder / "summary.csv", summary.encode())
     plots.save_figure(plots.plot_curves(results), folder / f"curves.{plot_format or 'png'}")
     print(tables.table(summaries["last evaluation"], statistics.reward_threshold(results)))
-    for (setting, reason), group in results.groupby(["setting", "failed"], sort=False):
+    for (name, reason), group in results.groupby(["setting", "failed"], sort=False):
         seeds = ", ".join(map(str, group["seed"].unique()))
-        print_message(f"failed: {setting}, seed {seeds}: {reason}")
+        print_message(f"failed: {name}, seed {seeds}: {reason}")
     if (results["episodes"] == 0).any():
         print("In some evaluations, no episode ended within EVAL_STEPS: raise it.")
     print(f"Wrote {folder}")

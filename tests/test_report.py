@@ -15,11 +15,18 @@ ENV = "MountainCar-v0"
 SETTINGS = {"train_epsilon": 0.01, "hidden_units": 32, "max_steps": 200, "env": ENV, "seed": 0}
 
 
-def make_runs(setting, returns, **columns):
+def make_runs(configuration, returns, **columns):
     """Results of runs with seeds 0, 1, ..., whose evaluations returned `returns`."""
     return pd.DataFrame(
         [
-            {"setting": setting, "env": ENV, "seed": seed, "step": step, "return": value, **columns}
+            {
+                "setting": configuration,
+                "env": ENV,
+                "seed": seed,
+                "step": step,
+                "return": value,
+                **columns,
+            }
             for seed, evaluations in enumerate(returns)
             for step, value in enumerate(evaluations, start=1)
         ]
@@ -52,7 +59,7 @@ def print_table(*frames):
     return table(summarize(*frames), -110)
 
 
-def test_a_setting_is_measured_by_the_last_the_best_and_all_evaluations():
+def test_a_configuration_is_measured_by_the_last_the_best_and_all_evaluations():
     returns = [[-200, -100, -150], [-200, -120, -130]]
     rows = {name: summarize(make_runs("a", returns), measure=name) for name in statistics.MEASURES}
     figures = {name: (row.at[0, "mean"], row.at[0, "solved"]) for name, row in rows.items()}
@@ -69,11 +76,11 @@ def test_a_table_leads_with_how_many_runs_succeed_the_typical_and_the_worst():
     assert row["share low"] < 0.25 < row["share high"]
     assert row["IQM low"] < -117 < row["IQM high"]
     header = print_table(make_runs("a", returns)).splitlines()[2]
-    names = ["setting", "runs", "failed", "solved", "IQM", "worst", "mean"]
+    names = ["configuration", "runs", "failed", "solved", "IQM", "worst", "mean"]
     assert [header.index(name) for name in names] == sorted(header.index(name) for name in names)
 
 
-def test_settings_are_compared_with_the_first():
+def test_configurations_are_compared_with_the_first():
     first = make_runs("z", [[-150], [-140], [-130], [-120], [-135]])
     better = make_runs("a", [[-110], [-125], [-100], [-105], [-108]])
     summary = summarize(first, better)
@@ -136,7 +143,8 @@ def test_a_run_has_a_row_for_each_evaluation_or_one_without_any():
     assert list(rows["step"]) == [20, 40] and list(rows["return"]) == [-200, -150]
     assert list(rows["avg_max_q_value"]) == [-1.5, -2.5] and list(rows["episodes"]) == [50, 60]
     assert list(rows["seconds"]) == [2.25, 4.5]
-    for name in ("setting", "name", "env", "seed"):
+    assert list(rows["setting"]) == [run.configuration] * 2
+    for name in ("name", "env", "seed"):
         assert list(rows[name]) == [getattr(run, name)] * 2
     assert list(rows["hidden_units"]) == [32, 32] and rows["failed"].isna().all()
     rows = frame(run_rows(run, [], "the loss is inf"))
@@ -190,7 +198,9 @@ def test_where_all_runs_are_alike_the_table_says_that_there_is_no_interval():
     assert "[0.0, 0.0]" not in output
 
 
-def test_a_setting_whose_runs_differ_in_a_hyperparameter_is_refused(tmp_path, monkeypatch, capsys):
+def test_a_configuration_whose_runs_differ_in_a_hyperparameter_is_refused(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     for copies, seed in (1000, 0), (500, 10):
         runs = make_runs("hidden_units=64", [[-150], [-140]], target_update_every=copies)
@@ -199,7 +209,9 @@ def test_a_setting_whose_runs_differ_in_a_hyperparameter_is_refused(tmp_path, mo
     assert exit_status_of(report, "1000.csv", "500.csv") == 2
     errors = capsys.readouterr().err
     assert errors.count("\n") == 1
-    assert "hidden_units=64 is not one setting: its runs differ in target_update_every" in errors
+    assert (
+        "hidden_units=64 is not one configuration: its runs differ in target_update_every" in errors
+    )
     assert "(1000 and 500)" in errors
 
 
@@ -274,8 +286,8 @@ def test_a_run_that_is_not_at_its_end_is_told(tmp_path, monkeypatch, capsys):
     assert "half-log is at step 100 of 200\n" in capsys.readouterr().out
 
 
-def settings_of(*arguments):
-    """What the settings are called in the comparison of runs."""
+def configurations_of(*arguments):
+    """What the configurations are called in the comparison of runs."""
     assert exit_status_of(report, *arguments, "--csv", "compared.csv") == 0
     return list(pd.read_csv("compared.csv")["setting"].unique())
 
@@ -287,9 +299,9 @@ def test_runs_are_compared_by_the_values_in_which_they_differ(tmp_path, monkeypa
     make_run(tmp_path / "c-log", [-200, -100], seed=2, hidden_units=64)
     make_run(tmp_path / "d-log", [-200, -100], seed=2, hidden_units=64, double=True)
     expected = ["hidden_units=32", "hidden_units=64"]
-    assert settings_of("a-log", "b-log", "c-log") == expected
+    assert configurations_of("a-log", "b-log", "c-log") == expected
     assert "45.0" in capsys.readouterr().out  # the gain
-    assert settings_of("a-log", "d-log") == [
+    assert configurations_of("a-log", "d-log") == [
         "hidden_units=32,double=none",
         "hidden_units=64,double=True",
     ]
@@ -299,16 +311,16 @@ def test_runs_that_differ_in_nothing_but_the_seed_are_compared_one_by_one(tmp_pa
     monkeypatch.chdir(tmp_path)
     for name, seed, units in (("a", 1, 32), ("b", 2, 32), ("c", 2, 32), ("d", 2, 64)):
         make_run(tmp_path / f"{name}-log", [-200, -150], seed=seed, hidden_units=units)
-    assert settings_of("a-log", "b-log") == ["a-log", "b-log"]
-    assert settings_of("b-log/", "c-log", "d-log") == ["b-log", "c-log", "d-log"]
+    assert configurations_of("a-log", "b-log") == ["a-log", "b-log"]
+    assert configurations_of("b-log/", "c-log", "d-log") == ["b-log", "c-log", "d-log"]
 
 
 def test_runs_are_compared_with_the_results_of_sweeps(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     make_runs("sweep", [[-150], [-140]]).assign(failed=np.nan).to_csv("a.csv", index=False)
     make_run(tmp_path / "x-log", [-200, -100])
-    assert settings_of("x-log", "a.csv") == ["x-log", "sweep"]
-    assert settings_of("a.csv", "x-log") == ["sweep", "x-log"]
+    assert configurations_of("x-log", "a.csv") == ["x-log", "sweep"]
+    assert configurations_of("a.csv", "x-log") == ["sweep", "x-log"]
     assert "45.0" in capsys.readouterr().out
 
 
@@ -321,13 +333,13 @@ def test_runs_are_compared_with_the_results_of_sweeps(tmp_path, monkeypatch, cap
         (["a.csv", "--detect", "0"], "must be a number between 0.001 and"),
         (["damaged-log"], "damaged-log/checkpoint.npz is damaged"),
         (["a.csv", "other-log"], "runs in MountainCar-v0 and CartPole-v1 can't be compared"),
-        (["other-log", "other-log/"], "of the same setting and seed in common"),
+        (["other-log", "other-log/"], "of the same configuration and seed in common"),
         (["odd-log"], "odd-log is not the directory of a run of this program"),
         (["other-log", "--csv", "x.txt"], "must be a .csv file in a directory"),
         (["other.csv"], "it has no column setting"),
         (["words.csv"], "words.csv can't be read"),
         (["empty.csv"], "have no runs"),
-        (["a.csv", "a.csv"], "of the same setting and seed in common"),
+        (["a.csv", "a.csv"], "of the same configuration and seed in common"),
         (["other.csv", "--plot", "x.pdf"], "must be a .png or .svg file in"),
     ],
 )
@@ -371,7 +383,7 @@ def test_all_figures_are_about_the_measure_asked_for():
     assert table(summarize(first, other, measure="second half"), None).startswith("second half:")
 
 
-def test_a_setting_has_the_same_interval_whatever_it_is_compared_with():
+def test_a_configuration_has_the_same_interval_whatever_it_is_compared_with():
     rng = np.random.default_rng(0)
     first, second, third = (
         make_runs(name, rng.normal(-120, 20, (30, 10)).tolist()) for name in "abc"
@@ -381,7 +393,7 @@ def test_a_setting_has_the_same_interval_whatever_it_is_compared_with():
     assert alone.loc[0, columns].tolist() == beside.loc[1, columns].tolist()
 
 
-def test_a_setting_may_be_named_like_a_missing_value(tmp_path, monkeypatch, capsys):
+def test_a_configuration_may_be_named_like_a_missing_value(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     frame(make_runs("NA", [[-150], [-130]]).to_dict("records")).to_csv("a.csv", index=False)
     assert exit_status_of(report, "a.csv") == 0

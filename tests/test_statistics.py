@@ -1,8 +1,8 @@
 """What the statistics promise, measured on the project's own runs.
 
-A sample is drawn at random, with replacement, from all runs of a setting. So what is true is known,
-and how often an interval holds it, and how often a difference is told where there is none, can be
-counted. `python -m pytest -n 0 tests/test_statistics.py -s --draws 5000` counts longer, and prints
+A sample is drawn at random, with replacement, from all runs of a configuration. So what is true is
+known, and how often an interval holds it, and how often a difference is reported where there is
+none, can be counted. `python -m pytest -n 0 tests/test_statistics.py -s --draws 5000` counts longer, and prints
 what it has counted.
 """
 
@@ -25,7 +25,7 @@ from experiments.common.statistics import (
 )
 
 ALONE = "learning_rate_decay=1.0,target_update_every=1000,scale_observations=False"
-POPULATIONS = {  # names: results, and the settings there
+POPULATIONS = {  # names: results, and the configurations there
     "32 neurons": {
         "grid_article": "grid_article",
         "shown_article": "shown_article",
@@ -50,12 +50,12 @@ MOST = 0.055  # how often a difference is told where there is none, at most
 
 @functools.cache
 def population(name, measure="last evaluation"):
-    """What is measured of all runs of a setting: floats of shape (runs,)."""
+    """What is measured of all runs of a configuration: floats of shape (runs,)."""
     samples = []
-    for file, setting in POPULATIONS[name].items():
+    for file, configuration in POPULATIONS[name].items():
         results = pd.read_csv(ROOT / "experiments" / "results" / f"{file}.csv")
-        runs = results[results["setting"] == setting].assign(failed=np.nan)
-        samples.append(statistics.measure_runs(runs, measure)[setting])
+        runs = results[results["setting"] == configuration].assign(failed=np.nan)
+        samples.append(statistics.measure_runs(runs, measure)[configuration])
     return np.concatenate(samples)
 
 
@@ -95,7 +95,7 @@ def test_an_interval_holds_the_true_value_about_95_times_in_100(name, measure, s
 @pytest.mark.parametrize("comparisons", COMPARISONS)
 @pytest.mark.parametrize("seeds", SEEDS)
 @pytest.mark.parametrize("name", POPULATIONS)
-def test_settings_that_are_alike_seldom_seem_to_differ(name, seeds, comparisons, draws):
+def test_configurations_that_are_alike_seldom_seem_to_differ(name, seeds, comparisons, draws):
     runs = population(name)
     rng = np.random.default_rng([seeds, comparisons])
     alarms = 0
@@ -160,7 +160,7 @@ def test_an_interval_needs_five_runs_that_are_not_alike():
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_setting_that_learns_nothing_can_be_compared():
+def test_a_configuration_that_learns_nothing_can_be_compared():
     nothing, runs = np.full(10, -200.0), np.linspace(-140, -100, 10)
     assert rank_test(runs, nothing, 1)[0] == 1 and rank_test(runs, nothing, 1)[1] < 0.001
     assert rank_test(nothing, nothing, 1) == (0.5, 1)

@@ -560,7 +560,7 @@ def test_names_show_only_what_varies(tmp_path, monkeypatch):
 
     def named(options):
         runs = sweep.parse_args(["--name", "x", "--seeds", "2", *options.split()]).plan.runs()
-        return [(run.setting, run.name) for run in runs]
+        return [(run.configuration, run.name) for run in runs]
 
     assert named("") == named("--batch-size 32 --train-epsilon 0.2 0.2")
     assert named("") == [("x", "seed=0"), ("x", "seed=1")]
@@ -571,7 +571,7 @@ def test_names_show_only_what_varies(tmp_path, monkeypatch):
     ]
 
 
-def test_settings_that_come_to_the_same_are_one(tmp_path, monkeypatch):
+def test_configurations_that_come_to_the_same_are_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = "--name x --seeds 1 --q-validation-size 10000 20000 30000".split()
     runs = sweep.parse_args(words).plan.runs()
@@ -582,7 +582,7 @@ def test_settings_that_come_to_the_same_are_one(tmp_path, monkeypatch):
     runs = sweep.parse_args(
         "--name x --seeds 1 --q-validation-size 20000 30000".split()
     ).plan.runs()
-    assert [(run.setting, run.hyperparameters["q_validation_size"]) for run in runs] == [
+    assert [(run.configuration, run.hyperparameters["q_validation_size"]) for run in runs] == [
         ("x", 20000)
     ]
 

@@ -58,7 +58,7 @@ def choose_engine(runs, by_hand=None):
     """Chooses an engine; loads run.py, with TensorFlow, so it is called in a process of its own.
 
     Args:
-        runs: list of `Run`s, one of each setting.
+        runs: list of `Run`s, one of each configuration.
         by_hand: the engine that the user wants; or None.
 
     Returns:

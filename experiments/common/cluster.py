@@ -32,7 +32,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 DEATHS = 5  # of a run, with its process or its computer, after which it has failed
 PATIENCE = 0.5  # seconds between two looks into the mailbox
 MEMORY = 2**30  # bytes that a process takes, TensorFlow included
-MEMORY_PER_SETTING = 20 * 2**20  # bytes more, for TensorFlow keeps all that it has compiled
+MEMORY_PER_CONFIGURATION = 20 * 2**20  # bytes more, for TensorFlow keeps all that it has compiled
 STORE = 2**28  # bytes for what processes send each other
 MAX_FOLDER = 26  # bytes, for a socket's path has at most 103, and Ray's in it take up to 77
 WORKER = {  # what a process gets: the project as it is now, the reader's files included; one core
@@ -178,20 +178,22 @@ def held_back(numbers):
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def demand(n_settings):
-    """What a process needs: a core, and memory for so many settings, as far as a computer has it.
+def demand(n_configurations):
+    """What a process needs: a core, and memory for so many configurations.
+
+    It asks for no more memory than a computer has.
 
     Returns:
         Dict of options of a task of Ray.
     """
-    memory = MEMORY + MEMORY_PER_SETTING * (n_settings - 1)
+    memory = MEMORY + MEMORY_PER_CONFIGURATION * (n_configurations - 1)
     most = max(node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"])
     return {"num_cpus": 1, "memory": min(memory, int(most)), "max_retries": 0}
 
 
-def count_places(n_settings):
+def count_places(n_configurations):
     """How many runs there are cores and memory for at a time, at least 1; see `demand`."""
-    memory = demand(n_settings)["memory"]
+    memory = demand(n_configurations)["memory"]
     resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     places = [min(has.get("CPU", 0), has.get("memory", 0) // memory) for has in resources]
     return max(1, int(sum(places)))
@@ -262,8 +264,8 @@ def train(runs, engine, find_begun):
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     lasting = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
     mailbox = ray.remote(Mailbox).options(scheduling_strategy=here, **lasting).remote()
-    n_settings = len({run.setting for run in runs})
-    task = ray.remote(**demand(n_settings))(train_one)
+    n_configurations = len({run.configuration for run in runs})
+    task = ray.remote(**demand(n_configurations))(train_one)
     by_name = {run.name: run for run in runs}
     waiting = collections.deque(runs)
     running = {}
@@ -271,7 +273,7 @@ def train(runs, engine, find_begun):
 
     while waiting or running:
         # No more, for a task that waits for the mailbox lends its core to the next.
-        while waiting and len(running) < count_places(n_settings):
+        while waiting and len(running) < count_places(n_configurations):
             run = waiting.popleft()
             running[task.remote(engine, run, find_begun(run), mailbox)] = run
         ended, _ = ray.wait(list(running), timeout=PATIENCE)

@@ -54,7 +54,7 @@ class CompiledLoop:
     """Trains with the constants and functions of a lesson, one seed after the other.
 
     Args:
-        lesson: run.py, loaded by `load_lesson` with the options of a setting.
+        lesson: run.py, loaded by `load_lesson` with the options of a configuration.
         env_id: name of the environment, in which `why_not_compilable` finds nothing.
 
     Raises:

@@ -20,14 +20,14 @@ class Run(NamedTuple):
     """One training of a sweep.
 
     Attributes:
-        setting: what its tables call its hyperparameters, those that vary: `hidden_units=32`.
+        configuration: what its tables call its hyperparameters, those that vary: `hidden_units=32`.
         name: of the run, `hidden_units=32,seed=0`.
         env: name of the environment.
         seed: an int.
         hyperparameters: dict of all constants of run.py, in lower case, to values.
     """
 
-    setting: str
+    configuration: str
     name: str
     env: str
     seed: int
@@ -72,7 +72,7 @@ class Plan(NamedTuple):
     is_by_hand: bool
 
     def combinations(self):
-        """Hyperparameters of each setting: list of dicts.
+        """Hyperparameters of each configuration: list of dicts.
 
         Of combinations that come to the same, for a Q_VALIDATION_SIZE that is too large is reduced,
         there is one.
@@ -86,7 +86,7 @@ class Plan(NamedTuple):
         return found
 
     def runs(self):
-        """All `Run`s, in the order in which they start, in which the settings take turns: list."""
+        """All `Run`s, in the order in which they start: configurations take turns. A list."""
         combinations = self.combinations()
         varied = [
             name
@@ -102,7 +102,7 @@ class Plan(NamedTuple):
         return runs
 
     def first_runs(self):
-        """The `Run`s of the first seed, one of each setting: list."""
+        """The `Run`s of the first seed, one of each configuration: list."""
         return self._replace(seeds=1).runs()
 
 
@@ -115,7 +115,7 @@ def add_plan_options(parser, constants):
             values.
     """
     add = parser.add_argument
-    add("--seeds", type=number(1, MAX_SEEDS), help="runs per setting (default: 10)")
+    add("--seeds", type=number(1, MAX_SEEDS), help="runs per configuration (default: 10)")
     add("--first-seed", type=number(0, 2**31), help="lowest seed (default: 0)")
     add("--env", metavar="ID", help=f"environment (default: {ENV})")
     engines = parser.add_mutually_exclusive_group()
@@ -135,7 +135,7 @@ def make_plan(args, constants, filename):
         filename: of run.py.
 
     Raises:
-        WrongInput: a setting is impossible, or a run would have an impossible name.
+        WrongInput: a configuration is impossible, or a run would have an impossible name.
     """
     plan = Plan(
         args.name,

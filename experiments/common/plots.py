@@ -20,11 +20,11 @@ from support.files import write_file
 matplotlib.rcParams["text.parse_math"] = False  # a $ in a name stays a $
 
 OPTIMUM = {"MountainCar-v0": -97.7}  # best possible mean return, from experiments.optimum
-MAX_FAINT = 4  # settings in a plot that shows single runs, too
+MAX_FAINT = 4  # configurations in a plot that shows single runs, too
 
 
 def plot_curves(results):
-    """Draws return against steps: the typical run of each setting with its 95% band.
+    """Draws return against steps: the typical run of each configuration with its 95% band.
 
     Args:
         results: as for `summarize`.
@@ -41,7 +41,7 @@ def plot_curves(results):
     )
     finished = results[results["failed"].isna() & results["step"].notna()]
     few = finished["setting"].nunique() <= MAX_FAINT
-    for (setting, group), (colour, marker, line) in zip(
+    for (name, group), (colour, marker, line) in zip(
         finished.groupby("setting", sort=False), looks, strict=False
     ):
         curves = group.pivot(index="step", columns="seed", values="return")
@@ -50,18 +50,18 @@ def plot_curves(results):
         typical = curves.apply(interquartile_mean, axis=1)
         low, high = np.transpose([typical_interval(returns) for returns in curves.to_numpy()])
         axes.fill_between(curves.index, low, high, color=colour, alpha=0.25, linewidth=0)
-        label = textwrap.fill(f"{setting} (n = {curves.shape[1]})".replace(",", ", "), 80)
+        label = textwrap.fill(f"{name} (n = {curves.shape[1]})".replace(",", ", "), 80)
         axes.plot(typical, color=colour, linestyle=line, marker=marker, linewidth=2, label=label)
     threshold = reward_threshold(results)
     optimum = OPTIMUM.get(results["env"].iloc[0])
-    for name, value, line, side in (
+    for what, value, line, side in (
         ("reward threshold", threshold, ":", "top"),
         ("optimum", optimum, "--", "bottom"),
     ):
         if value is not None:
             axes.axhline(value, color="black", linewidth=0.8, linestyle=line)
             place = {"xy": (0.005, value), "xycoords": ("axes fraction", "data"), "va": side}
-            axes.annotate(f"{name} {value:g}", **place)
+            axes.annotate(f"{what} {value:g}", **place)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set(xlabel="training steps", ylabel="mean return of an evaluation")
     axes.set_title(

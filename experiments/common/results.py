@@ -35,7 +35,7 @@ def run_rows(run, evaluations, failed=None):
         evaluations: list of its `Evaluation`s.
         failed: why it failed, a string; or None.
     """
-    row = {"setting": run.setting, "env": run.env, "seed": run.seed, "failed": failed}
+    row = {"setting": run.configuration, "env": run.env, "seed": run.seed, "failed": failed}
     return evaluation_rows({**row, **run.hyperparameters, "name": run.name}, evaluations)
 
 
@@ -78,8 +78,8 @@ def read_results(filename):
     return results
 
 
-def check_settings(results):
-    """Raises `WrongInput` where runs of one setting differ in a hyperparameter.
+def check_configurations(results):
+    """Raises `WrongInput` where runs of one configuration differ in a hyperparameter.
 
     Args:
         results: as for `summarize`; its other columns are hyperparameters, empty where unknown.
@@ -87,13 +87,13 @@ def check_settings(results):
     hyperparameters = results.columns.difference([*COLUMNS, *EVALUATION, "name"], sort=False)
     known = results[hyperparameters].apply(as_numbers)
     values = known.groupby(results["setting"], sort=False).nunique()
-    for setting, counts in values.iterrows():
+    for name, counts in values.iterrows():
         for constant in hyperparameters[counts > 1]:
-            runs = results.loc[results["setting"] == setting, constant]
+            runs = results.loc[results["setting"] == name, constant]
             different = " and ".join(str(value) for value in runs[runs != ""].dropna().unique()[:2])
             raise WrongInput(
-                f"{setting} is not one setting: its runs differ in {constant} ({different}); give "
-                "one of the files another name in its column setting"
+                f"{name} is not one configuration: its runs differ in {constant} ({different}); "
+                "give one of the files another name in its column setting"
             )
 
 

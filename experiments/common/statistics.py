@@ -1,4 +1,4 @@
-"""The statistics of runs, by setting. Each is one of SciPy's, and says when it is right.
+"""The statistics of runs, by configuration. Each is one of SciPy's, and says when it is right.
 
 How often they are right on this project's own runs, whose returns are anything but normally
 distributed, is measured by tests/test_statistics.py.
@@ -95,10 +95,10 @@ def gain_interval(sample, first, comparisons):
 def rank_test(sample, first, comparisons):
     """Whether two samples differ, by Mann and Whitney (1947).
 
-    Right for independent runs, from five of each on: where two settings are alike, p is below 0.05
-    about one time in twenty. Of several settings that are all alike, so is the lowest p, or less
-    often (Bonferroni). Where both are as often above each other, and scatter differently, it is one
-    time in twelve. With fewer runs, p is nan.
+    Right for independent runs, from five of each on: where two configurations are alike, p is below
+    0.05 about one time in twenty. Of several configurations that are all alike, so is the lowest p,
+    or less often (Bonferroni). Where both are as often above each other, and scatter differently,
+    it is one time in twelve. With fewer runs, p is nan.
 
     Args:
         sample: floats of shape (runs,).
@@ -117,7 +117,7 @@ def rank_test(sample, first, comparisons):
 
 
 def runs_to_detect(sample, difference, comparisons):
-    """How many runs of each setting show a true difference four times in five.
+    """How many runs of each configuration show a true difference four times in five.
 
     The guess is the better, the more runs there are: it draws from them, again and again, in place
     of all that there could be; also from between neighbouring ones, as a small difference would
@@ -125,8 +125,8 @@ def runs_to_detect(sample, difference, comparisons):
 
     Args:
         sample: floats of shape (runs,).
-        difference: by how much every run of another setting would be better, a float.
-        comparisons: how many settings are compared with the first.
+        difference: by how much every run of another configuration would be better, a float.
+        comparisons: how many configurations are compared with the first.
 
     Returns:
         The first of `SIZES` that is enough; None if none is.
@@ -163,46 +163,44 @@ def measure_runs(results, measure):
         measure: one of `MEASURES`.
 
     Returns:
-        Dict of settings, in their order: floats of shape (runs,). A run is nan where an evaluation
-        that counts had no complete episode.
+        Dict of configurations, in their order: floats of shape (runs,). A run is nan where an
+        evaluation that counts had no complete episode.
     """
     finished = results[results["failed"].isna() & results["step"].notna()]
     runs = finished.sort_values("step", kind="stable").set_index("step")
     measured = runs.groupby(["setting", "seed"], sort=False)["return"].agg(MEASURES[measure])
-    by_setting = {setting: runs.to_numpy(float) for setting, runs in measured.groupby(level=0)}
-    settings = results["setting"].unique()
-    return {setting: by_setting.get(setting, np.empty(0)) for setting in settings}
+    by_name = {name: runs.to_numpy(float) for name, runs in measured.groupby(level=0)}
+    return {name: by_name.get(name, np.empty(0)) for name in results["setting"].unique()}
 
 
 def summarize(results, measure="last evaluation"):
-    """Summarizes runs, by setting, and compares each setting with the first.
+    """Summarizes runs, by configuration, and compares each configuration with the first.
 
     Args:
-        results: pandas.DataFrame with a row per run and evaluation: `setting` and `env`,
-            strings; `seed`; `step`; `return`, the mean return of the evaluation; `failed`, a
-            message if the run did not finish, else nan. A run without evaluations has
-            one row, whose step and return are nan.
+        results: pandas.DataFrame with a row per run and evaluation: `setting`, the name of its
+            configuration, and `env`, strings; `seed`; `step`; `return`, the mean return of the
+            evaluation; `failed`, a message if the run did not finish, else nan. A run without
+            evaluations has one row, whose step and return are nan.
         measure: the one of `MEASURES` that all figures are about.
 
     Returns:
-        pandas.DataFrame with a row per setting, in their order. `runs` counts all, `failed` those
-        that did not finish, `measured` those of which there is an evaluation. `solved` counts those
-        that reach the reward threshold of the environment, of which `share` is the share of all
-        runs, failed ones included. The other figures are those of the runs measured: `IQM`,
+        pandas.DataFrame with a row per configuration, in their order. `runs` counts all, `failed`
+        those that did not finish, `measured` those of which there is an evaluation. `solved` counts
+        those that reach the reward threshold of the environment, of which `share` is the share of
+        all runs, failed ones included. The other figures are those of the runs measured: `IQM`,
         `worst`, `mean`; `P(better)`, `p` and `gain`, the difference of the IQM, against the first
-        setting. Where a figure has an interval, its ends are in `low` and `high` columns. `p` and
-        the intervals of `gain` hold for all comparisons.
+        configuration. Where a figure has an interval, its ends are in `low` and `high` columns. `p`
+        and the intervals of `gain` hold for all comparisons.
     """
     threshold = reward_threshold(results)
     samples = measure_runs(results, measure)
     first, comparisons = next(iter(samples.values())), len(samples) - 1
-    by_setting = results.groupby("setting", sort=False)
-    counts = by_setting["seed"].nunique()
+    counts = results.groupby("setting", sort=False)["seed"].nunique()
     failures = results[results["failed"].notna()].groupby("setting")["seed"].nunique()
     rows = []
-    for setting, sample in samples.items():
-        row = {"setting": setting, "measure": measure, "runs": counts[setting]}
-        row |= {"failed": failures.get(setting, 0), "measured": len(sample)}
+    for name, sample in samples.items():
+        row = {"setting": name, "measure": measure, "runs": counts[name]}
+        row |= {"failed": failures.get(name, 0), "measured": len(sample)}
         if threshold is not None:
             row["solved"] = np.count_nonzero(sample >= threshold)
             row["share"] = row["solved"] / row["runs"]

@@ -12,11 +12,11 @@ IQM: the typical run, the mean without the best and the worst quarter of the run
 mean: without an interval, as a few runs far from the others move it too much."""
 MOVED = "*: outside the interval of the IQM; judge by the IQM, and by how many are solved."
 LEGEND_OF_COMPARISONS = """\
-P(better): how often a run of this setting beats one of the first setting; 0.5 is even.
+P(better): how often a run of this configuration beats one of the first; 0.5 is even.
 p: how often, at most, chance alone would make any of these differ so much, if all were
-like the first setting. It decides: below 0.05, a setting is taken to differ; otherwise
+like the first. It decides: below 0.05, a configuration is taken to differ; otherwise
 nothing is shown, also not that it is alike.
-gain: how much the IQM is above that of the first setting."""
+gain: how much the IQM is above that of the first."""
 
 
 def table(summary, threshold):
@@ -28,7 +28,7 @@ def table(summary, threshold):
     """
     comparisons = len(summary) - 1
     measure, first = summary[["measure", "setting"]].iloc[0]
-    sections = [f"{measure}:", settings_table(summary, threshold)]
+    sections = [f"{measure}:", configurations_table(summary, threshold)]
     explanations = [LEGEND]
     if threshold is not None:
         explanations.insert(0, f"solved: at {threshold:g} or better.")
@@ -45,11 +45,11 @@ def table(summary, threshold):
     return "\n\n".join(sections)
 
 
-def settings_table(summary, threshold):
-    """A row for each setting: how many runs succeed, the typical one, the worst, the mean."""
+def configurations_table(summary, threshold):
+    """A row for each configuration: how many runs succeed, the typical one, the worst, the mean."""
     rows = []
     for _, row in summary.iterrows():
-        cells = {"setting": row["setting"], "runs": row["runs"], "failed": row["failed"]}
+        cells = {"configuration": row["setting"], "runs": row["runs"], "failed": row["failed"]}
         if threshold is not None:
             share = f"{row['solved']} of {row['runs']}"
             bounds = f"[{row['share low']:.0%}, {row['share high']:.0%}]"
@@ -60,7 +60,7 @@ def settings_table(summary, threshold):
 
 
 def is_moved(row):
-    """Whether the mean of a setting is outside the interval of its IQM."""
+    """Whether the mean of a configuration is outside the interval of its IQM."""
     if row["measured"] < FEWEST or "IQM" not in row or np.isnan(row["IQM"]):
         return False
     low, high = row[["IQM low", "IQM high"]].fillna(row["IQM"])
@@ -68,12 +68,12 @@ def is_moved(row):
 
 
 def comparisons_table(summary):
-    """A row for each setting but the first: whether, and by how much, it differs from that."""
+    """A row for each configuration but the first: whether, and how much, it differs from that."""
     rows = []
     for _, row in summary.iterrows():
         chance, p = row.get("P(better)", np.nan), row.get("p", np.nan)
         cells = {
-            "setting": row["setting"],
+            "configuration": row["setting"],
             "P(better)": "-" if np.isnan(chance) else f"{chance:.2f}",
             "p": "-" if np.isnan(p) else f"{p:.3f}" if p >= 0.0005 else "< 0.001",
         }
@@ -92,27 +92,27 @@ def cell(row, name):
 
 
 def remarks(summary):
-    """What is peculiar to single settings, a list of lines."""
+    """What is peculiar to single configurations, a list of lines."""
     lines = []
     for _, row in summary.iterrows():
-        setting, runs, failed, measured = row[["setting", "runs", "failed", "measured"]]
+        name, runs, failed, measured = row[["setting", "runs", "failed", "measured"]]
         iqm, low = row.get("IQM", np.nan), row.get("IQM low", np.nan)
         if failed:
             lines.append(
-                f"{setting}: {failed} of {runs} runs failed; they count as not solved, and all "
+                f"{name}: {failed} of {runs} runs failed; they count as not solved, and all "
                 "other figures leave them out."
             )
         if runs > failed + measured:
-            lines.append(f"{setting}: {runs - failed - measured} of {runs} runs are not evaluated.")
+            lines.append(f"{name}: {runs - failed - measured} of {runs} runs are not evaluated.")
         if measured and np.isnan(iqm):
             lines.append(
-                f"{setting}: an evaluation had no complete episode, so that its figures are "
+                f"{name}: an evaluation had no complete episode, so that its figures are "
                 "unknown; raise EVAL_STEPS."
             )
         elif 0 < measured < FEWEST:
             lines.append(
-                f"{setting}: fewer than {FEWEST} runs, too few for p and an interval of the IQM."
+                f"{name}: fewer than {FEWEST} runs, too few for p and an interval of the IQM."
             )
         elif measured and np.isnan(low):
-            lines.append(f"{setting}: typical runs are all at {iqm:.1f}, so there is no interval.")
+            lines.append(f"{name}: typical runs are all at {iqm:.1f}, so there is no interval.")
     return lines
