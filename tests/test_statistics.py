@@ -2,8 +2,8 @@
 
 A sample is drawn at random, with replacement, from all runs of a configuration. So what is true is
 known, and how often an interval holds it, and how often a difference is reported where there is
-none, can be counted. `python -m pytest -n 0 tests/test_statistics.py -s --draws 5000` counts longer, and prints
-what it has counted.
+none, can be counted. `python -m pytest -n 0 tests/test_statistics.py -s --draws 5000` counts longer
+and prints what it has counted.
 """
 
 import functools
