@@ -47,8 +47,8 @@ class Options(argparse.Namespace):
     def settings(self):
         """What is recorded with a run: the constants as they are now, `env`, `seed` and `model`.
 
-        In a Python prompt, a constant may have been changed since the options were read. So what
-        can't be raises `WrongInput` here, too.
+        In a Python prompt, a constant may have been changed since the options were read. So all are
+        checked again; a value that can't be raises `WrongInput`.
 
         Returns:
             Dict of names, those of the constants in lower case, to values.
@@ -156,7 +156,7 @@ def load_lesson(filename, arguments=()):
 
 
 class OptionsRead(Exception):
-    """Ends the execution of a lesson of which only the options are wanted."""
+    """Ends the execution of a lesson of which only the constants are wanted."""
 
 
 def read_constants(filename, arguments=()):

@@ -57,14 +57,14 @@ PARAMETERS = {  # of layers that have an effect without weights
 
 
 class Snapshot(NamedTuple):
-    """What is read of a snapshot.
+    """What is read of a snapshot, which may come from a stranger.
 
     Attributes:
         filename: its name.
         settings: dict of names to the values with which it was trained: the constants, in lower
-            case, `env` and `seed`; empty if the file doesn't tell. They may be a stranger's.
+            case, `env` and `seed`; empty if the file doesn't record them.
         layers: what the network does in turn, as the file describes it: names of layers and
-            activations in lower case; empty if it doesn't. They may be a stranger's, too.
+            activations in lower case; empty if it doesn't.
         weights: arrays in the order of `keras.Model.get_weights`.
     """
 
@@ -143,8 +143,7 @@ def _remedy(snapshot, shapes, own_shapes, settings):
 def read_snapshot(filename):
     """Reads an .h5 file; returns a `Snapshot`, or raises `WrongInput`.
 
-    What was read last is kept, for options ask for its settings, and later a network for its
-    weights.
+    What was read last is kept: options need its settings, and later the network its weights.
     """
     if os.path.isfile(os.path.join(filename, "saved_model.pb")):
         filename = os.path.join(filename, "saved_model.pb")  # for a line that says so
@@ -266,7 +265,7 @@ def _layers(describe):
     Args:
         describe: function that gives Keras's description, JSON as a string.
     """
-    # It may be missing or be a stranger's; and Keras can't describe each layer of a reader's own.
+    # It may be missing or damaged, and Keras can't describe every layer of a reader's own.
     with contextlib.suppress(Exception):
         names = list(_names_of_layers(json.loads(describe())))
         if names[-1] == "multiply":  # by the mask, which is of ones

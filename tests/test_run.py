@@ -3,6 +3,7 @@
 import gymnasium as gym
 import keras
 import numpy as np
+import pytest
 
 import run
 from replay_buffer import ReplayBuffer
@@ -58,14 +59,17 @@ def test_layer_normalization_gives_each_hidden_layer_sums_of_mean_square_1(env):
     assert [relu.input for relu in relus] == [layer.output for layer in normalizations]
 
 
-def test_the_learning_rate_falls_linearly_until_the_last_step(env, monkeypatch):
-    monkeypatch.setattr(run, "LEARNING_RATE_DECAY", 0.01)
+@pytest.mark.parametrize(
+    "decay, expected", [(1.0, [0.001, 0.001, 0.001]), (0.01, [0.001, 0.000505, 0.00001])]
+)
+def test_the_learning_rate_falls_linearly_until_the_last_step(decay, expected, monkeypatch):
+    monkeypatch.setattr(run, "LEARNING_RATE_DECAY", decay)
     optimizer = run.create_optimizer()
     rates = []
     for step in (2000, 101000, 200000):  # the first update, one in the middle, the last
         optimizer.iterations.assign(step - run.TRAIN_START)
         rates.append(float(optimizer.learning_rate))
-    np.testing.assert_allclose(rates, [0.001, 0.000505, 0.00001], rtol=1e-5)
+    np.testing.assert_allclose(rates, expected, rtol=1e-5)
 
 
 def test_a_mask_chooses_the_q_values_that_the_network_gives(env, model):

@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import shutil
+import subprocess
 from types import SimpleNamespace
 
 import gymnasium as gym
@@ -168,6 +169,25 @@ def test_a_reader_that_crashes_or_hangs_ends_in_a_line(model, saved, tmp_path, m
     monkeypatch.setattr("sys.executable", str(crash))
     with pytest.raises(WrongInput, match="HDF5 library fails"):
         load_weights(model, saved)
+
+
+def test_a_snapshot_is_read_once_and_again_when_it_has_changed(
+    rolling, other, command, monkeypatch
+):
+    readers = []
+    start = subprocess.run
+
+    def count(words, **options):
+        readers.append(words)
+        return start(words, **options)
+
+    monkeypatch.setattr("support.snapshots.subprocess.run", count)
+    assert command("--model", "rolling-0.h5", "--eval", "--eval-steps", 1)[0] == 0
+    assert len(readers) == 1
+    os.replace("untrained-0.h5", "rolling-0.h5")
+    load_weights(other, "rolling-0.h5")
+    assert len(readers) == 2
+    assert not same_weights(rolling, other)
 
 
 def kernel(file):
