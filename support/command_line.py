@@ -182,7 +182,7 @@ def add_settings(parser, settings, several=False):
         else:
             smallest, _ = RANGES.get(setting.constant, (setting.default, None))
             keywords |= {"type": setting.parse, "metavar": METAVARS[type(smallest)]}
-            keywords |= {"nargs": "+"} if several else {}
+            keywords |= {"nargs": "+" if several else None}
         meaning = f"{setting.meaning} (default: {setting.default})"
         keywords["help"] = meaning.strip().replace("%", "%%")
         try:
@@ -241,6 +241,14 @@ def check_value(name, parse, value):
         parse(value if is_text else str(value))
     except argparse.ArgumentTypeError as error:
         raise WrongInput(f"{name} {error}") from error
+
+
+def check_values(settings, values):
+    """Raises `WrongInput` where a run can't have the values of its `Setting`s, `env` and `seed`."""
+    check_value("env", any_text, values["env"])
+    check_value("seed", SEED, values["seed"])
+    for setting in settings:
+        check_value(setting.constant, setting.parse, values[setting.name])
 
 
 class OneLineParser(argparse.ArgumentParser):

@@ -18,15 +18,7 @@ import numpy as np
 from gymnasium.envs.registration import find_highest_version, parse_env_id
 
 from support.checkpoints import open_run
-from support.command_line import (
-    ENV,
-    SEED,
-    any_text,
-    as_option,
-    check_value,
-    read_command_line,
-    read_settings,
-)
+from support.command_line import ENV, as_option, check_values, read_command_line, read_settings
 from support.errors import WrongInput, plain_errors, print_message
 from support.snapshots import read_snapshot
 
@@ -53,15 +45,23 @@ class Options(argparse.Namespace):
         Returns:
             Dict of names, those of the constants in lower case, to values.
         """
-        settings = current_values(self.lesson, self.constants)
+        settings = self.current_values()
         # Neither JSON nor TensorBoard takes a name with bytes that are not text.
         model = os.fsencode(self.model or "none").decode(errors="replace")
         if self.stopped_run:  # it began with another model
             model = self.stopped_run.state["run"]["settings"]["model"]
         settings |= {"env": self.env, "seed": self.seed, "model": model}
-        check_values(settings, self.constants)
+        check_values(self.constants, settings)
         self.put(settings)
         return settings
+
+    def current_values(self):
+        """The values that the constants have now, those of NumPy as Python's: dict of names."""
+        values = {}
+        for setting in self.constants:
+            value = self.lesson[setting.constant]
+            values[setting.name] = value.item() if isinstance(value, np.generic) else value
+        return values
 
     def put(self, settings):
         """Puts settings into the constants; raises `WrongInput` where no run can have them."""
@@ -215,31 +215,6 @@ def parse_options(lesson, settings, arguments):
     return options
 
 
-def current_values(lesson, settings):
-    """The values that the constants of a lesson have now.
-
-    Args:
-        lesson: its `globals()`.
-        settings: list of `Setting`s.
-
-    Returns:
-        Dict of their names to values, those of NumPy as Python's.
-    """
-    values = {}
-    for setting in settings:
-        value = lesson[setting.constant]
-        values[setting.name] = value.item() if isinstance(value, np.generic) else value
-    return values
-
-
-def check_values(values, settings):
-    """Raises `WrongInput` where a value, by its name, is not of the type of its option."""
-    check_value("env", any_text, values["env"])
-    check_value("seed", SEED, values["seed"])
-    for setting in settings:
-        check_value(setting.constant, setting.parse, values[setting.name])
-
-
 def resolve_settings(options):
     """The value of each setting: as recorded where that holds, else as given or in the source.
 
@@ -252,7 +227,7 @@ def resolve_settings(options):
     Raises:
         WrongInput: what is given contradicts what is recorded, or that is impossible.
     """
-    defaults = current_values(options.lesson, options.constants)
+    defaults = options.current_values()
     defaults |= {"env": ENV, "seed": secrets.randbelow(2**32), "model": "none"}
     if options.play:  # where nothing is recorded, what the snapshot's network shows
         inferred = options.snapshot.inferred
@@ -270,7 +245,7 @@ def resolve_settings(options):
             )
     settings = {**defaults, **given, **recorded}
     try:
-        check_values(settings, options.constants)
+        check_values(options.constants, settings)
     except WrongInput as error:
         raise WrongInput(f"{source}: {error}" if source else error) from error
     return settings
