@@ -178,7 +178,7 @@ def add_settings(parser, settings, several=False):
     for setting in settings:
         keywords = {"dest": setting.constant, "default": None}
         if type(setting.default) is bool and not several:
-            keywords |= {"action": argparse.BooleanOptionalAction}
+            keywords |= {"action": OnOrOff}
         else:
             smallest, _ = RANGES.get(setting.constant, (setting.default, None))
             keywords |= {"type": setting.parse, "metavar": METAVARS[type(smallest)]}
@@ -192,6 +192,13 @@ def add_settings(parser, settings, several=False):
                 f"{setting.constant} can't be the name of a constant, for {setting.option} is "
                 "another option; rename the constant"
             ) from error
+
+
+class OnOrOff(argparse.BooleanOptionalAction):
+    """--dropout sets True, --no-dropout False; and for NO_DROPOUT, --no-dropout sets True."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        setattr(namespace, self.dest, option_string == self.option_strings[0])
 
 
 def check_options(options):

@@ -169,6 +169,8 @@ def test_other_files_find_the_constants_that_options_have_set(tmp_path):
         ("SHIFT = -1", [], -1),
         ("LOSS = 'huber'", ["--loss", "mean_squared_error"], "mean_squared_error"),
         ("DOUBLE = True", ["--no-double"], False),
+        ("NO_LAG = False", ["--no-lag"], True),
+        ("NO_LAG = True", ["--no-no-lag"], False),
         ("DOUBLE = False", ["--double"], True),
         ("DOUBLE: bool = False  # or not", ["--double"], True),
         ("DECAY: float = 1  # slower", ["--decay", "0.5"], 0.5),
