@@ -30,7 +30,13 @@ import run
 from experiments import mountains, sweep
 from experiments.common.choice import choose_engine
 from experiments.common.plots import OPTIMUM
-from experiments.common.statistics import interquartile_mean, measure_runs, runs_to_detect
+from experiments.common.statistics import (
+    interquartile_mean,
+    measure_runs,
+    runs_to_detect,
+    share_interval,
+    typical_interval,
+)
 from experiments.optimum import discounted
 from support.snapshots import read_snapshot
 
@@ -246,13 +252,14 @@ def test_links_lead_somewhere_and_pictures_have_alternative_texts():
     assert len(EXCERPTS) >= 9
     shown = set()
     for page in [*PAGES, DOCS / "change-it.md"]:
-        links = re.findall(r"(!?)\[([^][]*)\]\(([^)#:]+)[)#]", page.read_text())
+        text = BLOCKS.sub("", page.read_text())
+        links = re.findall(r"(!?)\[([^][]*)\]\(([^)#:]+)[)#]", text)
         assert links
-        for picture, text, link in links:
+        for picture, words, link in links:
             assert (page.parent / link).exists(), link
-            assert text and (not picture or len(text) > 20)
+            assert words and (not picture or len(words) > 20)
             shown |= {(page.parent / link).resolve()} if picture else set()
-        for link, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text()):
+        for link, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", text):
             target = (page.parent / link) if link else page
             headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
             anchors = [re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings]
@@ -425,6 +432,49 @@ def errors_of_parts(width, copies):
     return medians
 
 
+@functools.cache
+def improved(changes, value="return"):
+    """A value of the runs with improvements of DQN: DataFrame of steps x seeds."""
+    files = ("after_article", "after_alone", "after_pairs")
+    folder = ROOT / "experiments" / "results"
+    results = pd.concat(pd.read_csv(folder / f"{file}.csv") for file in files)
+    either = (changes, ", ".join(reversed(changes.split(", "))))
+    results = results[results["setting"].isin(either)]
+    return results.pivot(index="step", columns="seed", values=value)
+
+
+def improvement(change):
+    """Its row: first step at which half have been at -110, share at the end, typical end."""
+    returns = improved(change)
+    are_half = (returns >= -110).cummax().mean(axis=1) >= 0.5
+    first = f"{are_half.idxmax():,}" if are_half.any() else "later"
+    ends = returns.iloc[-1].to_numpy()
+    solved = np.count_nonzero(ends >= -110)
+    share = share_interval(solved, len(ends))
+    return [first, solved, *share, interquartile_mean(ends), *typical_interval(ends)]
+
+
+def typical_end(changes):
+    """The IQM of the last evaluations, and how many are at -110 or better, in a cell."""
+    ends = improved(changes).iloc[-1].to_numpy()
+    return f"{interquartile_mean(ends):.1f}; {np.count_nonzero(ends >= -110)}"
+
+
+def pairs_with(change):
+    """The row of a change in the table of pairs, without those that need no runs."""
+    others = PAIRED[PAIRED.index(change) + 1 :]
+    pairs = (f"{change}, {other}" for other in others)
+    cells = [typical_end(pair) for pair in pairs if improved(pair).size]
+    return [f"**{typical_end(change)}**", *cells]
+
+
+def steps_of_targets(with_normalization):
+    """Typical ends for each number of steps."""
+    one = "normalization" if with_normalization else "article"
+    more = ", normalization" if with_normalization else ""
+    return [typical_end(one), *(typical_end(f"{n} steps{more}") for n in (2, 3, 5, 10, 20))]
+
+
 def never_there(setting):
     """In how many runs no evaluation gets to the flag, in words."""
     return count(curves(setting).max() == -200)
@@ -475,6 +525,23 @@ WORDS = (
     "twenty-four twenty-five twenty-six twenty-seven twenty-eight twenty-nine thirty"
 ).split()
 THIRTY = ("grid_article", "grid_best")
+IMPROVEMENTS = {  # rows of the table: setting in the data
+    "the article": "article",
+    **{f"N_STEPS {n}": f"{n} steps" for n in (2, 3, 5, 10, 20)},
+    "layer normalization": "normalization",
+    "a learning rate that falls": "falling rate",
+    "TARGET_UPDATE_EVERY 500": "copies every 500",
+    "double Q-learning": "double",
+    "dueling networks": "dueling",
+    "distributional Q-learning": "distributional",
+    "noisy networks": "noisy",
+    "soft copies": "soft copies",
+    "no target network": "no target network",
+}
+PAIRED = [
+    *("3 steps", "normalization", "falling rate", "copies every 500", "double"),
+    "no target network",
+]
 SHOWN = ("shown_article", "shown_best")
 CARTPOLE = ("cartpole_plain", "cartpole_shown")
 FILES = {  # of settings, in experiments/results
@@ -514,6 +581,52 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
     (
         "of {} runs that did, with the article's constants, [{} fell below -150",
         lambda: [pooled_counts("32")[2], WORDS[pooled_counts("32")[3]]],
+    ),
+    # docs/after-dqn.md
+    *(
+        (
+            f"| {row} | {{}} | {{}} of 30 [{{:.0%}}, {{:.0%}}] | {{:.1f}} [{{:.1f}}, {{:.1f}}] |",
+            functools.partial(improvement, change),
+        )
+        for row, change in IMPROVEMENTS.items()
+    ),
+    *(
+        (
+            f"| {change} |{' |' * number} {' | '.join(['{}'] * filled)} |",
+            functools.partial(pairs_with, change),
+        )
+        for number, (change, filled) in enumerate(zip(PAIRED, (6, 5, 4, 2, 1, 1), strict=True))
+    ),
+    *(
+        (f"| {row} |{' {} |' * 6}", functools.partial(steps_of_targets, row.startswith("with ")))
+        for row in ("without", "with normalization")
+    ),
+    (
+        f"| what 18 n steps are worth |{' {:.1f} |' * 6}",
+        lambda: worth(*(18 * n for n in (1, 2, 3, 5, 10, 20))),
+    ),
+    (
+        f"| avg_max_q_value, median |{' {:.1f} |' * 6}",
+        lambda: [
+            improved(change, "avg_max_q_value").loc[20000].median()
+            for change in ("article", *(f"{n} steps" for n in (2, 3, 5, 10, 20)))
+        ],
+    ),
+    (
+        "ten have been there in an evaluation by step 60,000, no more than by step 40,000, and {} "
+        "never are. With N_STEPS 3, {} have been there by then, and all by step 100,000.",
+        lambda: [
+            count(improved("20 steps").max() == -200),
+            count(improved("3 steps").loc[:60000].max() > -200),
+        ],
+    ),
+    (
+        "{} of thirty runs with the article's constants have been at the flag in an evaluation, "
+        "and {} with normalization",
+        lambda: [
+            count(improved(change).loc[:40000].max() > -200)
+            for change in ("article", "normalization")
+        ],
     ),
     # docs/exercises.md
     (
