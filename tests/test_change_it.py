@@ -18,7 +18,7 @@ SECTIONS = dict(SECTION.findall((ROOT / "docs" / "change-it.md").read_text()))
 IMPROVEMENTS = {  # sections that show a change
     heading: text
     for heading, text in SECTION.findall((ROOT / "docs" / "after-dqn.md").read_text())
-    if "```" in text
+    if "python run.py" in text
 }
 BLOCKS = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 SHORT = (
