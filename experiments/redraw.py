@@ -78,7 +78,7 @@ PANELS = {
 COMPARED = {  # on the front page: names
     "grid_article": "32 neurons in each layer (the article)",
     "grid_best": "128 neurons",
-    "c_exact": "32 neurons, the four changes",
+    "c_exact": "32 neurons with the four changes",
 }
 ARTICLE = ("grid_article", "shown_article", "screen_article")  # data of runs, all alike
 EXPERIMENTS, SEEDS = 100, 10  # in the picture of intervals: how many, and of how many runs each
