@@ -290,7 +290,7 @@ def test_the_lines_for_a_python_prompt_train(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     run.TRAIN_START, run.Q_VALIDATION_SIZE, run.EVAL_STEPS = 200, 300, 250
     exec(lines.replace("20000", "400"), {})
-    recorded = read_snapshot("short-sighted-log/short-sighted-400.h5").settings
+    recorded = read_snapshot("gamma-half-log/gamma-half-400.h5").settings
     assert recorded["discount_factor_gamma"] == 0.5
     assert "step 400 episode_return_avg -200.000" in capsys.readouterr().out
 
