@@ -12,7 +12,7 @@ from experiments import explore, landscape, mountains, redraw, report
 
 
 @pytest.mark.slow
-def test_three_agents_drive_side_by_side_until_the_last_is_done(tmp_path, monkeypatch):
+def test_agents_drive_side_by_side_until_the_last_is_done(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     snapshots = redraw.AGENTS.values()
     episodes = [redraw.film(snapshot, seed=1) for snapshot in snapshots]
@@ -24,11 +24,13 @@ def test_three_agents_drive_side_by_side_until_the_last_is_done(tmp_path, monkey
     redraw.draw_agents(tmp_path / "agents.gif")
     with Image.open(tmp_path / "agents.gif") as gif:
         assert gif.n_frames == 101  # the first, and after every other step
-        assert gif.size == (3 * redraw.WIDTH, redraw.HEIGHT + redraw.CAPTION)
+        assert gif.size == (len(episodes) * redraw.WIDTH, redraw.HEIGHT + redraw.CAPTION)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("draw", [redraw.draw_q_values, redraw.draw_held, redraw.draw_widths])
+@pytest.mark.parametrize(
+    "draw", [redraw.draw_q_values, redraw.draw_held, redraw.draw_widths, redraw.draw_improvements]
+)
 def test_curves_are_drawn_from_the_data(draw, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     draw(tmp_path / "x.png")
