@@ -551,6 +551,7 @@ FILES = {  # of settings, in experiments/results
     **{name: name for name in ("cartpole", "cartpole_changes", *CARTPOLE)},
     **{name: name for name in (*SHOWN, "grid_best", "c_exact")},
     "c": "thousand_c",
+    "the four changes": "after_cartpole",
     **{f"hidden_units={width}": "parts_half" for width in (128, 256)},
     **{f"target_update_every=1,clip_norm={norm}": "clip" for norm in (1.0, 1000.0)},
 }
@@ -682,6 +683,10 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
     (
         "and {:.0f} to {:.0f} at the end",
         lambda: [q_values("cartpole").iloc[-1].min(), q_values("cartpole").iloc[-1].max()],
+    ),
+    (
+        "{} of the thirty fall below 500 at some time after they were there",
+        lambda: [count(fell("the four changes", 499.99, 499.99))],
     ),
     (
         "a typical run ends anywhere between {:.1f} and {:.1f}, and from none to {} of the ten get",
