@@ -271,7 +271,7 @@ def train(env, eval_env, model, run):
     )
     observation = env.observation  # the reset's; in a resumed run, the one at which it stopped
 
-    for step in run.steps():
+    for step in run.steps():  # until MAX_STEPS or Ctrl-C; writes checkpoints, too
         action = epsilon_greedy_action(env, model, observation, TRAIN_EPSILON)
         next_observation, reward, terminated, truncated, info = env.step(action)
         done = terminated or truncated  # at the flag, or out of time
@@ -296,7 +296,7 @@ def train(env, eval_env, model, run):
         if step % SNAPSHOT_EVERY == 0:
             save_model(model, step, run)
 
-    if run.step % SNAPSHOT_EVERY != 0:
+    if run.step % SNAPSHOT_EVERY != 0:  # the last network, unless it has just been saved
         save_model(model, run.step, run)
     return run.evaluations[-1].episode_return_avg if run.evaluations else None
 
