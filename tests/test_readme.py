@@ -475,6 +475,13 @@ def steps_of_targets(with_normalization):
     return [typical_end(one), *(typical_end(f"{n} steps{more}") for n in (2, 3, 5, 10, 20))]
 
 
+def errors_over_time(changes):
+    """How far values are off after more and more steps: medians."""
+    values = pd.read_csv(ROOT / "experiments" / "results" / "values_after.csv")
+    runs = values[values["setting"] == changes]
+    return list(runs.groupby("step")["absolute error"].median())
+
+
 def never_there(setting):
     """In how many runs no evaluation gets to the flag, in words."""
     return count(curves(setting).max() == -200)
@@ -601,6 +608,13 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
     *(
         (f"| {row} |{' {} |' * 6}", functools.partial(steps_of_targets, row.startswith("with ")))
         for row in ("without", "with normalization")
+    ),
+    *(
+        (f"| {row} |{' {:.1f} |' * 7}", functools.partial(errors_over_time, change))
+        for row, change in {
+            "the article": "article",
+            **{name: name for name in ("3 steps", "normalization", "3 steps, normalization")},
+        }.items()
     ),
     (
         f"| what 18 n steps are worth |{' {:.1f} |' * 6}",
