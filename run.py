@@ -90,14 +90,15 @@ def hidden_layer(inputs):
 
 
 def create_optimizer():
-    """The Keras optimizer: Adam, with gradients clipped to norm 1 over all weights together."""
-    learning_rate = LEARNING_RATE
-    if LEARNING_RATE_DECAY != 1:
-        learning_rate = keras.optimizers.schedules.PolynomialDecay(
-            LEARNING_RATE,
-            decay_steps=MAX_STEPS - TRAIN_START,
-            end_learning_rate=LEARNING_RATE * LEARNING_RATE_DECAY,
-        )
+    """The Keras optimizer: Adam, with gradients clipped to norm 1 over all weights together.
+
+    Its learning rate falls to LEARNING_RATE * LEARNING_RATE_DECAY; with a decay of 1, it stays.
+    """
+    learning_rate = keras.optimizers.schedules.PolynomialDecay(
+        LEARNING_RATE,
+        decay_steps=MAX_STEPS - TRAIN_START,
+        end_learning_rate=LEARNING_RATE * LEARNING_RATE_DECAY,
+    )
     return keras.optimizers.Adam(learning_rate, global_clipnorm=1.0)
 
 
