@@ -90,10 +90,7 @@ def hidden_layer(inputs):
 
 
 def create_optimizer():
-    """The Keras optimizer: Adam, with gradients clipped to norm 1 over all weights together.
-
-    Its learning rate falls to LEARNING_RATE * LEARNING_RATE_DECAY; with a decay of 1, it stays.
-    """
+    """The Keras optimizer: Adam, with gradients clipped to norm 1 over all weights together."""
     learning_rate = keras.optimizers.schedules.PolynomialDecay(
         LEARNING_RATE,
         decay_steps=MAX_STEPS - TRAIN_START,
