@@ -185,7 +185,7 @@ def seeds_to_detect(results, measure, difference):
     ]
     for name, sample in samples.items():
         if len(sample) < FEWEST or np.isnan(sample).any():
-            lines.append(f"{name}: can't be told without {FEWEST} runs, evaluated to their end")
+            lines.append(f"{name}: unknown without {FEWEST} runs, evaluated to their end")
             continue
         runs = runs_to_detect(sample, difference, comparisons)
         enough = f"more than {SIZES[-1]:,}" if runs is None else f"about {runs}"

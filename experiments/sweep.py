@@ -6,7 +6,7 @@ There are two ways to train a run. The compiled one calls `create_model`, `predi
 of your run.py in a loop of its own, which is many times as fast as the exact one, which does what
 `python run.py` does. The program takes the one that measures what you have changed, and says which.
 The runs share the cores of this machine or, with --address, of a cluster. Tables, plot and what was
-trained are in NAME-sweep; --resume goes on with what has not finished.
+trained are in NAME-sweep; --resume continues what has not finished.
 """
 
 import sys
@@ -132,7 +132,7 @@ def choose(record, signals):
     """
     plan = record.plan
     first_runs = plan.first_runs()
-    is_decided = plan.is_by_hand or plan.engine == "exact"  # which measures whatever has changed
+    is_decided = plan.is_by_hand or plan.engine == "exact"  # which measures every change
     by_hand = plan.engine if is_decided else None
     choice = cluster.call(signals, choose_engine, first_runs, by_hand)
     if choice.is_mistake:

@@ -82,7 +82,7 @@ def read_settings(constants):
         List of `Setting`s, in their order.
 
     Raises:
-        WrongInput: a constant of the article has a value that can't be.
+        WrongInput: a constant of the article has an impossible value.
     """
     filename = constants["__file__"]
     comments = comments_behind_statements(filename)
@@ -202,7 +202,7 @@ class OnOrOff(argparse.BooleanOptionalAction):
 
 
 def check_options(options):
-    """Raises `WrongInput` where options contradict each other or name what can't be."""
+    """Raises `WrongInput` where options contradict each other, or an impossible value is given."""
     watching = "--view, --eval, --images and --gif"
     if options.resume is not None:
         goes_with_it = ("resume", "env", "MAX_STEPS", "eager")

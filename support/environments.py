@@ -273,7 +273,7 @@ class Replayable(gym.Wrapper):
             return True
         try:
             env = copy.deepcopy(self)
-        except Exception:  # whatever an object of another language raises
+        except Exception:  # of any kind, from an object of another language
             env = self
         now = self.get_state()
         try:

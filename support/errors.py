@@ -79,7 +79,7 @@ def print_message(message):
     text = " ".join(str(message).split())
     text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
     program = os.path.basename(sys.argv[0])
-    if program == "-m":  # Python is still looking for the module that it was told to run
+    if program == "-m":  # Python is still looking for the module that it is to run
         program = "python -m"
     print(f"{program}: {text}", file=sys.stderr)
 

@@ -61,7 +61,7 @@ with quiet():
     import tensorflow as tf
     from absl import logging
 
-keras.config.set_floatx("float32")  # whatever the user's own configuration of Keras says
+keras.config.set_floatx("float32")  # also where the user's own configuration of Keras differs
 logging.set_verbosity(logging.ERROR)  # Keras warns at each .h5 file that the format is an old one
 
 ARRAYS = (np.ndarray, np.generic, tf.Tensor)

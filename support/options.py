@@ -40,7 +40,7 @@ class Options(argparse.Namespace):
         """What is recorded with a run: the constants as they are now, `env`, `seed` and `model`.
 
         In a Python prompt, a constant may have been changed since the options were read. So all are
-        checked again; a value that can't be raises `WrongInput`.
+        checked again; an impossible value raises `WrongInput`.
 
         Returns:
             Dict of names, those of the constants in lower case, to values.
@@ -136,7 +136,7 @@ def load_lesson(filename, arguments=()):
         arguments: the words of a command line, strings.
 
     Returns:
-        The module, which whatever imports it from now on finds, too. Its `options` are what
+        The module, which any later import finds, too. Its `options` are what
         `read_options` returned.
 
     Raises:
@@ -172,7 +172,7 @@ def read_constants(filename, arguments=()):
         List of `Setting`s.
 
     Raises:
-        WrongInput: a constant has a value that can't be, or the arguments are wrong.
+        WrongInput: a constant has an impossible value, or the arguments are wrong.
     """
     spec = importlib.util.spec_from_file_location(Path(filename).stem, filename)
     lesson = importlib.util.module_from_spec(spec)

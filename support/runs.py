@@ -74,7 +74,7 @@ class Run:
 
     Args:
         options: `Options` with the name of the run, for its directory NAME-log, or None for the
-            local time; its seed; its settings, as they are now; and the `StoppedRun` to go on with,
+            local time; its seed; its settings, as they are now; and the `StoppedRun` to continue,
             or None for a new run.
         max_steps: last step.
         checkpoint_every: steps between checkpoints.
@@ -88,7 +88,7 @@ class Run:
         settings: dict of names to numbers, strings and bools, which is recorded with the run and in
             its snapshots: the constants in lower case, `env`, `seed` and `model`.
         logdir: its directory.
-        is_resumed: whether it goes on from a checkpoint.
+        is_resumed: whether it continues from a checkpoint.
         step: the present training step, or the last one, counted from 1; 0 before the first.
         is_interrupted: whether it is to end, after Ctrl-C.
         log: the part of that name, a `TrainingLog`; None before `start`.
@@ -259,7 +259,7 @@ class Run:
         for name, part in self._saved_parts.items():
             try:
                 state = part.get_state()
-            except Exception as error:  # whatever somebody's own part leads to
+            except Exception as error:  # of any kind, from somebody's own part
                 if part is self or (part is self.log and isinstance(error, OSError)):
                     raise  # for the second, the curves can't be written to the disk
                 is_plain = type(error) is ValueError
@@ -324,7 +324,7 @@ class Run:
         for name, part in self._saved_parts.items():
             try:
                 part.set_state(self._state[name])
-            except Exception as error:  # whatever the state of something else leads to
+            except Exception as error:  # of any kind, from the state of something else
                 reason = error if type(error) is ValueError else describe(error)
                 raise WrongInput(f"{self.logdir} can't be resumed: its {name}: {reason}") from error
         for filename in os.listdir(self.logdir):

@@ -357,7 +357,7 @@ if __name__ == "__main__":
         resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
     try:
         sys.stdout.buffer.write(_archive(sys.argv[1]))
-    except Exception as error:  # whatever a damaged file leads to
+    except Exception as error:  # of any kind, from a damaged file
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         print(" ".join(reason.split()), file=sys.stderr)
         sys.exit(2)

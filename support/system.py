@@ -1,4 +1,4 @@
-"""What the operating system tells a program: the memory that it may use, and when to end."""
+"""What the operating system allows a program: how much memory to use, and how long to run."""
 
 import contextlib
 import os

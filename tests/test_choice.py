@@ -195,7 +195,7 @@ def test_a_changed_environment_is_trained_exactly(monkeypatch):
 def assert_impossible(words, why):
     assert chosen(words)[1][:2] == ("exact", why)
     found = chosen(f"{words} --compiled")[1]
-    assert found.problem == f"--compiled can't be: {why}" and not found.is_mistake
+    assert found.problem == f"--compiled is impossible: {why}" and not found.is_mistake
 
 
 def test_the_reader_can_decide(change):

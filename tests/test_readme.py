@@ -435,7 +435,8 @@ def errors_of_parts(width, copies):
 @functools.cache
 def improved(changes, value="return"):
     """A value of the runs with improvements of DQN: DataFrame of steps x seeds."""
-    files = ("after_article", "after_alone", "after_pairs")
+    exact = ("after_article_exact", "after_prioritized")
+    files = ("after_article", "after_alone", "after_pairs", *exact)
     folder = ROOT / "experiments" / "results"
     results = pd.concat(pd.read_csv(folder / f"{file}.csv") for file in files)
     either = (changes, ", ".join(reversed(changes.split(", "))))
@@ -525,7 +526,10 @@ def seeds_needed(difference):
     return [runs_to_detect(sample, difference, 1) for sample in samples]
 
 
-MORE_RUNS = {"32": {}, "128": {"engine_compiled": "engine_compiled"}}  # than test_statistics.py has
+MORE_RUNS = {  # than test_statistics.py has: files, and configurations there
+    "32": {"after_article": "article", "after_article_exact": "article, exact"},
+    "128": {"engine_compiled": "engine_compiled"},
+}
 WORDS = (
     "none one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
     "fifteen sixteen seventeen eighteen nineteen twenty twenty-one twenty-two twenty-three "
@@ -544,6 +548,8 @@ IMPROVEMENTS = {  # rows of the table: setting in the data
     "noisy networks": "noisy",
     "soft copies": "soft copies",
     "no target network": "no target network",
+    "the article, exact": "article, exact",
+    "prioritized replay": "prioritized",
 }
 PAIRED = [
     *("3 steps", "normalization", "falling rate", "copies every 500", "double"),
@@ -711,7 +717,7 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
         for difference in (40, 20, 10, 5)
     ),
     (
-        "of the 120 that we have trained, {} at -200",
+        "of the 180 that we have trained, {} at -200",
         lambda: [count(pooled("32").iloc[-1] == -200)],
     ),
     *(

@@ -233,7 +233,7 @@ def test_report_says_how_many_seeds_find_a_difference(tmp_path, monkeypatch, cap
     assert exit_status_of(report, "a.csv", "--detect", "20", "--measure", "best evaluation") == 0
     output = capsys.readouterr().out
     assert "a true difference of 20 in the best evaluation" in output
-    assert "\na: about 5, if" in output and "\nfew: can't be told" in output
+    assert "\na: about 5, if" in output and "\nfew: unknown without" in output
     assert exit_status_of(report, "a.csv", "--detect", "0.5") == 0
     assert "\na: more than 1,000, if" in capsys.readouterr().out
 

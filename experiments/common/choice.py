@@ -141,7 +141,7 @@ def why_not_compiled(runs, by_hand):
         return None, weights
     why = why_not_compilable(lessons[0], env)
     if why and by_hand == "compiled":
-        raise WrongInput(f"--compiled can't be: {why}")
+        raise WrongInput(f"--compiled is impossible: {why}")
     if why:
         return why, weights
     changed = [
@@ -167,7 +167,7 @@ def why_not_compiled(runs, by_hand):
 
 
 def fingerprint(definition):
-    """What tells whether a function or class has been changed: a string.
+    """A string that changes with a function or class.
 
     Comments, docstrings and the layout of the source don't count.
 

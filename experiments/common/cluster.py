@@ -80,7 +80,7 @@ def connect(address=None, cores=None):
     others = psutil.Process().children(recursive=True)
     with (
         collecting(signals),
-        # Ray reports processes that have died on standard output; here, `train` tells of them.
+        # Ray reports processes that have died on standard output; here, `train` reports them.
         contextlib.redirect_stdout(io.StringIO()),
         tempfile.TemporaryDirectory(
             prefix="ray-", dir=find_short_folder(), ignore_cleanup_errors=True
@@ -107,7 +107,7 @@ def connect(address=None, cores=None):
                 )
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             if address is None:
-                problem = f"Ray can't be started: {error}"
+                problem = f"Ray doesn't start: {error}"
                 raise OSError(
                     f"{problem}; its files are in {folder}, or where TMPDIR says"
                 ) from error
@@ -278,10 +278,10 @@ def train(runs, engine, find_begun):
             running[task.remote(engine, run, find_begun(run), mailbox)] = run
         ended, _ = ray.wait(list(running), timeout=PATIENCE)
         try:
-            told = ray.get(mailbox.take.remote())
+            reported = ray.get(mailbox.take.remote())
         except ray.exceptions.RayError as error:
             raise OSError(f"Ray has died: {type(error).__name__}") from error
-        news = [(by_name[name], state) for name, state in told.items()]
+        news = [(by_name[name], state) for name, state in reported.items()]
         for reference in ended:
             run = running.pop(reference)
             try:

@@ -2,8 +2,8 @@
 
 The network, its optimizer, the greedy action's Q-values and the update are those of run.py, called
 from inside. The rest of `train`, `evaluate`, `epsilon_greedy_action` and ReplayBuffer is Python and
-NumPy, which can't be inside; so this module has a second version of it, and dynamics.py one of the
-environments. Whatever is random is drawn by NumPy before each call.
+NumPy, which isn't possible inside; so this module has a second version of it, and dynamics.py one
+of the environments. All that is random is drawn by NumPy before each call.
 """
 
 import support.fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps TensorFlow quiet)
@@ -222,8 +222,8 @@ class CompiledLoop:
             rows: for each, those of the replay buffer that are its batch.
 
         Returns:
-            (n, loss, state, age, buffer): how many steps were taken, fewer if the loss isn't finite
-            any more; the last loss; the others as they are then.
+            (n, loss, state, age, buffer): how many steps were taken, fewer if the loss is no longer
+            finite; the last loss; the others as they are then.
         """
         lesson = self.lesson
         every = lesson.TARGET_UPDATE_EVERY

@@ -36,7 +36,7 @@ from support.options import load_lesson
 from support.snapshots import write_snapshot
 
 LESSON = ROOT / "run.py"
-MAX_MESSAGE = 200  # characters of a mistake's message that are told
+MAX_MESSAGE = 200  # characters of a mistake's message that are reported
 PAUSE = 1.0  # seconds between two reports of how far a compiled run is
 
 
@@ -115,12 +115,12 @@ def find_difference(run, state):
 
 def train_compiled(run, begun, tell):
     """Trains a run in a compiled loop; see `train_exact`. It always begins at the start."""
-    told = time.monotonic()
+    reported = time.monotonic()
 
     def show(step):
-        nonlocal told
-        if time.monotonic() - told > PAUSE:
-            told = time.monotonic()
+        nonlocal reported
+        if time.monotonic() - reported > PAUSE:
+            reported = time.monotonic()
             tell(State(step))
 
     tell(State(0))

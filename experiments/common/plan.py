@@ -174,7 +174,7 @@ def read_plan(filename, constants):
         others = ", ".join(sorted(plan.values.keys() ^ names)).upper()
         if not others:
             check_plan(plan, constants)
-    except Exception as error:  # whatever other content leads to
+    except Exception as error:  # of any kind, from other content
         raise WrongInput(f"{filename} is not the plan of a sweep: {error!r}") from error
     if others:
         raise WrongInput(

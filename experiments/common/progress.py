@@ -21,7 +21,7 @@ class Progress:
     def __init__(self, runs, states):
         self.runs = runs
         self.states = dict(states)
-        self.told = set()
+        self.reported = set()
         self.deaths = 0
         self.bar = tqdm(
             total=sum(run.max_steps for run in runs),
@@ -53,17 +53,17 @@ class Progress:
             step = max(state.step, before.step)
             self.states[run.name] = state._replace(step=step, files=None)  # which take memory
             self.deaths += state.died is not None
-            self.tell(run, "failed", state.failed)
-            self.tell(run, "starts again", state.died)
+            self.report(run, "failed", state.failed)
+            self.report(run, "starts again", state.died)
             if state.is_over and self.bar.disable:
                 print(self, file=sys.__stdout__, flush=True)
         self.bar.set_description(str(self), refresh=False)
         self.bar.update(self.count_steps() - self.bar.n)
 
-    def tell(self, run, what, reason):
+    def report(self, run, what, reason):
         """Says for which reason, unless it is None, something has happened to a run."""
-        if reason is not None and (what, reason) not in self.told:
-            self.told.add((what, reason))
+        if reason is not None and (what, reason) not in self.reported:
+            self.reported.add((what, reason))
             tqdm.write(f"{what}: {run.name}: {reason}", file=sys.stderr)
 
     def __str__(self):

@@ -97,7 +97,7 @@ class Record:
         return [run for run in self.runs if run.name not in self.lines]
 
     def find_begun(self, run):
-        """The directory of a `Run`, packed, from which it goes on; None if there is none."""
+        """The directory of a `Run`, packed, from which it continues; None if there is none."""
         logdir = self.folder / f"{run.name}-log"
         return pack(logdir) if (logdir / CHECKPOINT).exists() else None
 

@@ -1,4 +1,4 @@
-"""What a run tells of itself while it is trained."""
+"""What a run reports while it is trained."""
 
 from typing import NamedTuple
 

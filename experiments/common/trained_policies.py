@@ -75,7 +75,7 @@ def play_episode(env, choose, seed=None):
     Args:
         env: environment.
         choose: function from an observation to an action.
-        seed: seed of the environment and of random actions; None to go on with its generators.
+        seed: seed of the environment and of random actions; None to keep its generators.
 
     Yields:
         At the reset and after each step: the observation; the return so far, a float; whether the
