@@ -123,7 +123,7 @@ def plain_errors():
 def is_fault_of_machine(error):
     """Whether an exception is due to a full disk or a lack of memory, say, and not to the code.
 
-    An `OSError` that is raised in support/ or experiments/ does; one that your own code raises is a
+    An `OSError` that is raised in support/ or experiments/ is; one that your own code raises is a
     mistake in it.
     """
     if isinstance(error, OSError):

@@ -634,6 +634,13 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
         ],
     ),
     (
+        "at the end, avg_max_q_value is {:.1f} in the median, instead of {:.1f}.",
+        lambda: [
+            improved(change, "avg_max_q_value").loc[200000].median()
+            for change in ("prioritized", "article, exact")
+        ],
+    ),
+    (
         "ten have been there in an evaluation by step 60,000, no more than by step 40,000, and {} "
         "never are. With N_STEPS 3, {} have been there by then, and all by step 100,000.",
         lambda: [
