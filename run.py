@@ -1,4 +1,4 @@
-"""Deep Q-learning (DQN) of Mountain Car, after "A Deep Dive into Reinforcement Learning" by
+"""Deep Q-learning (DQN) for Mountain Car, after "A Deep Dive into Reinforcement Learning" by
 Adam Stelmaszczyk (2018). `python run.py` trains; `python run.py --help` lists the options."""
 
 from support.options import read_options, start
@@ -6,7 +6,7 @@ from support.options import read_options, start
 # Each of these is an option, too: `python run.py --train-epsilon 0.05` overrides the value here.
 TRAIN_EPSILON = 0.01  # probability of a random action in training
 LEARNING_RATE = 0.001  # step size of the Adam optimizer
-LEARNING_RATE_DECAY = 1.0  # fraction of LEARNING_RATE left at the last step; it falls linearly
+LEARNING_RATE_DECAY = 1.0  # LEARNING_RATE falls linearly to this fraction; 1: it stays
 BATCH_SIZE = 64  # transitions per update
 TARGET_UPDATE_EVERY = 1000  # steps between copies of the weights to the target network
 DISCOUNT_FACTOR_GAMMA = 0.99  # weight of the next state's value
@@ -78,10 +78,10 @@ def create_model(env):
 
 
 def hidden_layer(inputs):
-    """Output of a new layer of HIDDEN_UNITS neurons with relu, whose inputs are those given.
+    """A new layer of HIDDEN_UNITS neurons with relu, on top of `inputs`; returns its output.
 
-    LAYER_NORMALIZATION divides the sums of the neurons by the root of their mean square, before
-    relu (Zhang and Sennrich 2019).
+    LAYER_NORMALIZATION divides the sums of the neurons by the root of their mean square, and
+    multiplies each by a weight, before relu (Zhang and Sennrich 2019).
     """
     if not LAYER_NORMALIZATION:
         return keras.layers.Dense(HIDDEN_UNITS, activation="relu")(inputs)
@@ -162,7 +162,7 @@ def epsilon_greedy_action(env, model, observation, epsilon):
 
 
 def save_model(model, step, run):
-    """Saves a network, its optimizer included, as LOGDIR/NAME-STEP.h5; returns the file's name.
+    """Saves a network, its optimizer included, as LOGDIR/NAME-STEP.h5.
 
     `step` may be "best". `run` gives the directory, the name and the settings, which the file
     records, too.
@@ -170,7 +170,6 @@ def save_model(model, step, run):
     filename = os.path.join(run.logdir, f"{run.name}-{step}.h5")
     write_snapshot(filename, model, run.settings)
     tqdm.write(f"Saved {filename}")
-    return filename
 
 
 def spawn_seeds(seed):
@@ -213,7 +212,7 @@ def evaluate(env, model, seed=None):
                 episode_return = 0.0
                 last_end = step
                 observation, _ = env.reset()
-    warn_of_long_episodes(len(returns), step - last_end, EVAL_STEPS)
+        warn_of_long_episodes(len(returns), step - last_end, EVAL_STEPS)
     return (float(np.mean(returns)) if returns else float("nan")), len(returns)
 
 

@@ -40,7 +40,7 @@ class Options(argparse.Namespace):
         """What is recorded with a run: the constants as they are now, `env`, `seed` and `model`.
 
         In a Python prompt, a constant may have been changed since the options were read. So all are
-        checked again; an impossible value raises `WrongInput`.
+        checked again, and put back; an impossible value raises `WrongInput`.
 
         Returns:
             Dict of names, those of the constants in lower case, to values.
@@ -65,8 +65,7 @@ class Options(argparse.Namespace):
 
     def put(self, settings):
         """Puts settings into the constants; raises `WrongInput` where no run can have them."""
-        if not self.play:
-            check_steps(self, settings)
+        check_steps(self, settings)
         for setting in self.constants:
             self.lesson[setting.constant] = settings[setting.name]
 
@@ -334,8 +333,9 @@ def check_steps(options, settings):
             f"MAX_STEPS {max_steps} must be greater than TRAIN_START {train_start}, the first step "
             "that learns: raise --max-steps or lower --train-start"
         )
+    is_reduced = fit_validation_size(settings)
     n_steps = settings.get("n_steps", 1)
-    for name in ("train_start", "replay_buffer_size"):
+    for name in ("train_start", "replay_buffer_size", "q_validation_size"):
         if n_steps > settings.get(name, n_steps):
             raise WrongInput(
                 f"N_STEPS {n_steps} must not be greater than {name.upper()} {settings[name]}: "
@@ -347,7 +347,7 @@ def check_steps(options, settings):
             f"{options.resume} has done {done} steps, and --max-steps is {max_steps}; raise it to "
             "continue"
         )
-    if fit_validation_size(settings):
+    if is_reduced:
         size = settings["q_validation_size"]
         print(f"Q_VALIDATION_SIZE is reduced to {size}, the step of the first evaluation")
 
@@ -408,5 +408,5 @@ def check_installation(filename):
             returns.append(lesson.main(lesson.options))
     trained, loaded = returns
     if not np.array_equal(trained, loaded, equal_nan=True):
-        raise OSError(f"the trained network returns {trained}, but once loaded {loaded}")
+        raise OSError(f"the trained network returned {trained}, and {loaded} after loading")
     print("The installation works: the network was trained, saved and loaded.")

@@ -98,6 +98,12 @@ WRONG = {
     "--n-steps 6 --replay-buffer-size 5 --train-start 6 --max-steps 9": (
         "N_STEPS 6 must not be greater than REPLAY_BUFFER_SIZE 5: lower --n-steps or raise"
     ),
+    "--n-steps 6 --train-start 6 --q-validation-size 5 --max-steps 9": (
+        "N_STEPS 6 must not be greater than Q_VALIDATION_SIZE 5: lower --n-steps or raise"
+    ),
+    "--model cart-pole-1.h5 --eval --train-start 200000": (
+        "MAX_STEPS 2 must be greater than TRAIN_START 200000, the first step that learns"
+    ),
     "--name taken": "taken-log exists; choose another name",
     "--name file": "file-log can't be made: Not a directory",
     "--name a/b": "'a/b' is not a valid file name",

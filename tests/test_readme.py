@@ -694,8 +694,8 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
         lambda: [count(curves("no_flag").max() > -200)],
     ),
     (
-        "{} cars of the thirty never get to the flag, and {} with 32 neurons",
-        lambda: [never_there("endless_wide").capitalize(), never_there("endless")],
+        "{} with 32 neurons and {} with 128 never get to the flag",
+        lambda: [never_there("endless"), never_there("endless_wide")],
     ),
     ("All {} solve it", lambda: [count(curves("cartpole").max() == 500)]),
     ("{} were at 500 before the end, and {} of these fell", lambda: fell_from_500("cartpole")),

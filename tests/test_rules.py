@@ -477,6 +477,20 @@ def test_an_evaluation_without_an_end_says_what_to_do_and_so_does_the_run(regist
     assert output.splitlines()[-1].startswith("No episode ended in an evaluation: raise EVAL_STEPS")
 
 
+class Interrupted(Environment):
+    """In which Ctrl-C is pressed."""
+
+    def step(self, action):
+        raise KeyboardInterrupt
+
+
+def test_an_evaluation_ended_by_ctrl_c_blames_nothing_else(capsys):
+    env = Interrupted()
+    average, episodes = run.evaluate(env, run.create_model(env), seed=1)
+    assert np.isnan(average) and episodes == 0
+    assert "EVAL_STEPS" not in capsys.readouterr().out
+
+
 def test_an_average_that_favours_short_episodes_is_told(register, command):
     register("Long-v0", LongNowAndThen)
     _, output, _ = command(*SHORT, "--env", "Long-v0")

@@ -519,9 +519,20 @@ def test_what_has_finished_stays_though_the_tables_fail(record, tmp_path, monkey
     assert {path: before[path] for path in content(record.folder) if path in before} == before
 
 
+def test_a_failed_run_hides_no_evaluation_without_an_episode(record, tmp_path, capsys):
+    first, second = record.runs
+    state = finished(first, tmp_path)
+    endless = [state.evaluations[0]._replace(episodes=0), *state.evaluations[1:]]
+    failed = State(10, failed="why", is_over=True)
+    record.write([(first, state._replace(evaluations=endless)), (second, failed)])
+    sweep.write_tables(record.folder, None)
+    assert "In some evaluations, no episode ended" in capsys.readouterr().out
+
+
 def test_progress_tells_each_reason_once_and_keeps_no_files(record, capsys):
     first, second = record.runs
-    progress = Progress(record.runs, {})
+    progress = Progress(record.runs, {second.name: State(9)})
+    assert str(progress) == "0 of 2 done, 0 running, 0 failed"  # of both, one has begun before
     progress.show([(first, State(1000, files=b"many")), (second, State(10))])
     assert str(progress) == "0 of 2 done, 2 running, 0 failed"
     progress.show([(run, State(died="it died")) for run in record.runs])

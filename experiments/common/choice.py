@@ -18,7 +18,7 @@ from support.errors import WrongInput
 # When one of these changes, change the loop accordingly, then put the new fingerprint here.
 MIRRORED = {
     "train": "08b54245b9bbe11b",
-    "evaluate": "3a284c246fb7e504",
+    "evaluate": "ef3ee7986253ce5d",
     "evaluate_and_save_best": "23af607f33624176",
     "greedy_action": "c4afdf49dc6324f1",
     "epsilon_greedy_action": "ff09fdeb1e238104",

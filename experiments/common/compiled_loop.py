@@ -58,8 +58,7 @@ class CompiledLoop:
         env_id: name of the environment, in which `why_not_compilable` finds nothing.
 
     Raises:
-        WrongInput: the observations can't be scaled, or the replay buffer would need more memory
-            than is free.
+        WrongInput: the replay buffer would need more memory than is free.
     """
 
     def __init__(self, lesson, env_id):

@@ -21,13 +21,14 @@ class Progress:
     def __init__(self, runs, states):
         self.runs = runs
         self.states = dict(states)
+        self.running = set()
         self.reported = set()
         self.deaths = 0
         self.bar = tqdm(
             total=sum(run.max_steps for run in runs),
             initial=self.count_steps(),
             bar_format="{desc}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}",
-            smoothing=0,  # since the start, for the runs tell only now and then how far they are
+            smoothing=0,  # since the start, for runs report only now and then
             mininterval=1,  # second, after which the remaining time is updated
             miniters=0,  # even without a step
             disable=None,  # where standard error is not a terminal
@@ -52,6 +53,8 @@ class Progress:
             before = self.states.get(run.name, State())
             step = max(state.step, before.step)
             self.states[run.name] = state._replace(step=step, files=None)  # which take memory
+            is_running = not state.is_over and state.died is None
+            (self.running.add if is_running else self.running.discard)(run.name)
             self.deaths += state.died is not None
             self.report(run, "failed", state.failed)
             self.report(run, "starts again", state.died)
@@ -70,8 +73,7 @@ class Progress:
         states = self.states.values()
         failed = sum(state.failed is not None for state in states)
         done = sum(state.is_over for state in states) - failed
-        running = sum(not state.is_over and state.died is None for state in states)
-        text = f"{done} of {len(self.runs)} done, {running} running, {failed} failed"
+        text = f"{done} of {len(self.runs)} done, {len(self.running)} running, {failed} failed"
         return f"{text}, {self.deaths} started again" if self.deaths else text
 
     def close(self):

@@ -14,7 +14,7 @@ EVALUATION = {  # columns: what is in them of an `Evaluation`
     "episodes": "episodes",
 }
 COLUMN_TYPES = {"setting": str, "env": str, "step": float, "return": float}
-MISSING = {name: "" for name in ("step", "return", "seconds", "failed")}  # others may be named NA
+MISSING = {name: "" for name in (*EVALUATION, "failed")}  # others may be named NA
 
 
 def check_names(settings):
