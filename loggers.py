@@ -26,8 +26,8 @@ class TensorBoardLogger:
 
     TensorBoard reads all event files of a run, in the order of their names. Its `EventFileWriter`
     would name them by the clock alone, which may have been set back, write in a thread, and fail
-    with TensorFlow's exceptions instead of OSError. Programs that look for one (docs/using.md says
-    what to do for them) don't find it here.
+    with TensorFlow's exceptions instead of OSError. Programs that record what it writes see nothing
+    (docs/using.md has the remedy).
 
     Args:
         logdir: the directory.
@@ -101,11 +101,11 @@ def warn_of_long_episodes(episodes, unfinished_steps, eval_steps):
         unfinished_steps: steps since the last of them ended.
         eval_steps: steps of the evaluation, EVAL_STEPS.
     """
-    remedy = f"within EVAL_STEPS {eval_steps}: raise it, or give the environment a time limit"
+    ending = f"within EVAL_STEPS {eval_steps}: raise it, or give the environment a time limit"
     if episodes == 0:
-        tqdm.write(f"No episode ended {remedy}.")
+        tqdm.write(f"No episode ended {ending}.")
     elif unfinished_steps > eval_steps / 2:
-        tqdm.write(f"The average favours short episodes, because a long one didn't end {remedy}.")
+        tqdm.write(f"The average favours short episodes, because a long one didn't end {ending}.")
 
 
 class TrainingLog:

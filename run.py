@@ -90,7 +90,10 @@ def hidden_layer(inputs):
 
 
 def create_optimizer():
-    """The Keras optimizer: Adam, with gradients clipped to norm 1 over all weights together."""
+    """The Keras optimizer: Adam, with gradients clipped to norm 1 over all weights together.
+
+    (Mnih et al. 2015 clip errors instead.)
+    """
     learning_rate = keras.optimizers.schedules.PolynomialDecay(
         LEARNING_RATE,
         decay_steps=MAX_STEPS - TRAIN_START,
@@ -126,7 +129,8 @@ def fit_batch(env, model, target_model, batch):
         env: environment that gives the number of actions.
         model: Q-network of `create_model`; its weights and its optimizer's state change.
         target_model: network of the same shape.
-        batch: observations, actions, rewards, next_observations, dones; arrays of batch rows.
+        batch: observations, actions, rewards, next_observations, dones; arrays of batch rows. With
+            N_STEPS of more than 1, a reward is a sum, and the next observation as many steps away.
 
     Returns:
         Mean squared error over batch and actions before the update, a float32.

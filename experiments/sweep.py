@@ -26,7 +26,7 @@ from support.command_line import OneLineParser, number
 from support.environments import make_env
 from support.errors import ROOT, WrongInput, exit_with_error, plain_errors, print_message
 from support.files import check_name, lock, quote, write_file
-from support.options import read_constants
+from support.options import check_environment, read_constants
 
 LESSON = ROOT / "run.py"
 
@@ -100,11 +100,7 @@ def resumed_plan(args, constants):
         raise WrongInput(
             f"--env {args.env} contradicts {filename}, whose environment is {plan.env}"
         )
-    if ":" in plan.env and args.env is None:
-        raise WrongInput(
-            f"{filename} would import a module for its environment; if you trust it, repeat "
-            f"--env {plan.env}"
-        )
+    check_environment(filename, plan.env, args.env)
     return plan
 
 
@@ -235,7 +231,7 @@ def main(args):
     if record.left():
         print(f"Stopped{how_to_continue(args, record)}")
         sys.exit(128 + signals[0])
-    if record.has_failed():
+    if record.all_have_failed():
         sys.exit(1)
 
 

@@ -33,12 +33,12 @@ def is_prompt():
 
 
 def command(words):
-    """What does what `python run.py WORDS` does: that, or in a prompt, with what it has changed."""
+    """The command `python run.py WORDS`; in a prompt, a call that keeps what was changed there."""
     return f"run.main(run.options.read({words!r}))" if is_prompt() else f"python run.py {words}"
 
 
 def holds_a_run(logdir):
-    """Whether a directory has more in it than what a program killed in its first moments leaves."""
+    """Whether a directory holds more than a program leaves that is killed in its first moments."""
     left = {".lock", partial_name(CHECKPOINT)}
     return os.path.islink(logdir) or not left.issuperset(os.listdir(logdir))
 
@@ -175,7 +175,7 @@ class Run:
 
     @contextlib.contextmanager
     def paused(self):
-        """Hides the progress bar, and leaves out what is done inside of the time of training."""
+        """Hides the progress bar; what is done inside doesn't count as time of training."""
         with self.log.paused(), self._clock_stopped():
             yield
 

@@ -40,7 +40,7 @@ FIRST_BYTES = {  # of files that are taken for snapshots
     rb".{6}\0\0{\"": f"in the safetensors format; {READS}",
     rb"\x08\x01\x12": f"a SavedModel of TensorFlow; load it there, and {SAVE_AGAIN}",
 }
-CHECKPOINT = f"a checkpoint of TensorFlow; load it there, and {SAVE_AGAIN}"
+TENSORFLOW_CHECKPOINT = f"a checkpoint of TensorFlow; load it there, and {SAVE_AGAIN}"
 END_OF_INDEX = bytes.fromhex("57fb808b247547db")  # of such a checkpoint
 ENDS_OF_MEMBERS = {  # of ZIP archives
     "policy.pth": f"an archive of Stable-Baselines3; {READS}",
@@ -136,7 +136,7 @@ def _remedy(snapshot, shapes, own_shapes, settings):
         and not name.startswith("eval_")
     ]
     if others:
-        return f"what differs are {' '.join(others)}, with which it was trained"
+        return f"it was trained with {' '.join(others)}"
     return "to use it, let create_model build its network"
 
 
@@ -309,7 +309,7 @@ def _kind_of_file(filename):
             if any(name.endswith(ending) for name in members):
                 return kind
     if end == END_OF_INDEX:
-        return CHECKPOINT
+        return TENSORFLOW_CHECKPOINT
     for pattern, kind in FIRST_BYTES.items():
         if re.match(pattern, start, re.IGNORECASE | re.DOTALL):
             return kind

@@ -74,7 +74,7 @@ WRONG = {
     "--model missing.h5": "there is no file missing.h5",
     "--model text.h5": "text.h5 is not a readable snapshot",
     "--model cart-pole-1.h5": "(4, 32)",
-    "--model small-1.h5": "what differs are --hidden-units=8, with which it was trained",
+    "--model small-1.h5": "it was trained with --hidden-units=8",
     "--model small-1.h5 --eval --hidden-units 64": (
         "--hidden-units=64 contradicts small-1.h5, which was made with 8; leave it out"
     ),

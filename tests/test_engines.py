@@ -160,7 +160,7 @@ def test_a_run_that_ends_early_has_failed(change):
     change(save, f"        if step == 600:\n            break\n{save}")
     state = engines.train_exact(make_run(), None, lambda state: None)
     found = "seed=0-log has evaluations at 300, 600 steps, not every 300 and at 900"
-    assert state.failed == f"{found}; what is compared are whole runs, so none may end early"
+    assert state.failed == f"{found}; only whole runs are compared, so none may end early"
 
 
 @pytest.mark.parametrize(

@@ -352,8 +352,8 @@ def test_a_snapshot_is_played_with_all_its_constants_but_how_it_is_evaluated(of_
             ["--eval", "--learning-rate", "0.2"],
             "--learning-rate=0.2 contradicts x-0.h5, which was made with 0.1; leave it out\n",
         ),
-        ([], "what differs are --learning-rate=0.1 --hidden-units=8, with which"),
-        (["--eval-steps", "5"], "what differs are --learning-rate=0.1 --hidden-units=8, with wh"),
+        ([], "it was trained with --learning-rate=0.1 --hidden-units=8"),
+        (["--eval-steps", "5"], "it was trained with --learning-rate=0.1 --hidden-units=8"),
     ],
 )
 def test_what_contradicts_a_snapshot_is_named(

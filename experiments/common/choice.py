@@ -155,10 +155,10 @@ def why_not_compiled(runs, by_hand):
             weights,
         )
     outside = [
-        constant.constant
-        for constant in lessons[0].options.constants
-        if constant.constant in OUTSIDE
-        and any(run.hyperparameters[constant.name] != constant.default for run in runs)
+        setting.constant
+        for setting in lessons[0].options.constants
+        if setting.constant in OUTSIDE
+        and any(run.hyperparameters[setting.name] != setting.default for run in runs)
     ]
     if outside:
         verb = "act" if len(outside) > 1 else "acts"

@@ -60,7 +60,7 @@ def connect(address=None, cores=None):
     """Starts Ray on this machine, or connects to a cluster; ends that afterwards.
 
     Ctrl-C, SIGTERM and the like would make Ray crash, so meanwhile they only add to a list; its
-    processes don't hear them, for schedulers send them to all of a job. Ray's files are in a
+    processes ignore them, for schedulers send them to all of a job. Ray's files are in a
     directory of its own, which is removed afterwards. What is to be printed has to be printed to
     `sys.__stdout__`.
 
@@ -272,7 +272,7 @@ def train(runs, engine, find_begun):
     deaths = collections.Counter()
 
     while waiting or running:
-        # No more, for a task that waits for the mailbox lends its core to the next.
+        # Not more: Ray lends the core of a task that waits for the mailbox to another.
         while waiting and len(running) < count_places(n_configurations):
             run = waiting.popleft()
             running[task.remote(engine, run, find_begun(run), mailbox)] = run

@@ -40,13 +40,13 @@ MAX_MESSAGE = 200  # characters of a mistake's message that are reported
 PAUSE = 1.0  # seconds between two reports of how far a compiled run is
 
 
-def train_exact(run, begun, tell):
+def train_exact(run, begun, report):
     """Trains a run as `python run.py` does, from its start or its last checkpoint.
 
     Args:
         run: `Run`.
         begun: its directory, packed, if it has begun before; or None.
-        tell: function that is called with a `State` at the start and after each checkpoint.
+        report: function that is called with a `State` at the start and after each checkpoint.
 
     Returns:
         `State` at its end.
@@ -64,7 +64,7 @@ def train_exact(run, begun, tell):
         if done and done["file"]["missing"]:  # it can't be resumed, so it starts again
             shutil.rmtree(logdir)
             done = None
-        tell(State(done["run"]["step"] if done else 0))
+        report(State(done["run"]["step"] if done else 0))
         arguments = [f"--name={run.name}", f"--seed={run.seed}", *run.options()]
         if done:
             arguments = ["--resume", logdir, f"--max-steps={run.max_steps}", f"--env={run.env}"]
@@ -72,7 +72,7 @@ def train_exact(run, begun, tell):
             keras.utils.clear_session()  # as in a new process
             lesson = load_lesson(LESSON, arguments)
             lesson.Run = functools.partial(
-                lesson.Run, on_checkpoint=lambda step: tell(State(step, files=pack(logdir)))
+                lesson.Run, on_checkpoint=lambda step: report(State(step, files=pack(logdir)))
             )
             lesson.main(lesson.options)
             return end_of(run, logdir)
@@ -105,15 +105,15 @@ def find_difference(run, state):
         every = run.hyperparameters["eval_every"]
         found = f"evaluations at {', '.join(map(str, steps)) or 'no'} steps"
         return (
-            f"{run.name}-log has {found}, not every {every} and at {run.max_steps}; what is "
-            "compared are whole runs, so none may end early"
+            f"{run.name}-log has {found}, not every {every} and at {run.max_steps}; only "
+            "whole runs are compared, so none may end early"
         )
     settings = {"env": run.env, "seed": run.seed, **run.hyperparameters}
     other = [name for name in settings if state["settings"].get(name) != settings[name]]
     return f"{run.name}-log was trained with a different {', '.join(other)}" if other else None
 
 
-def train_compiled(run, begun, tell):
+def train_compiled(run, begun, report):
     """Trains a run in a compiled loop; see `train_exact`. It always begins at the start."""
     reported = time.monotonic()
 
@@ -121,9 +121,9 @@ def train_compiled(run, begun, tell):
         nonlocal reported
         if time.monotonic() - reported > PAUSE:
             reported = time.monotonic()
-            tell(State(step))
+            report(State(step))
 
-    tell(State(0))
+    report(State(0))
     with in_own_directory():
         try:
             loop = make_loop(tuple(run.options()))
@@ -164,7 +164,7 @@ def failed(error):
 
     Raises:
         Exception: the same, if the machine is at fault, so that the run may be tried again.
-        SystemExit: so that it may, too, if a signal has stopped it.
+        SystemExit: a signal has stopped it, so that it may be tried again, too.
     """
     for fault in (error, error.__cause__):
         if is_fault_of_machine(fault):

@@ -74,8 +74,7 @@ class Plan(NamedTuple):
     def combinations(self):
         """Hyperparameters of each configuration: list of dicts.
 
-        Of combinations that come to the same, for a Q_VALIDATION_SIZE that is too large is reduced,
-        there is one.
+        Those that become equal when a Q_VALIDATION_SIZE that is too large is reduced count once.
         """
         found = []
         for chosen in itertools.product(*self.values.values()):
@@ -143,10 +142,8 @@ def make_plan(args, constants, filename):
         args.first_seed or 0,
         args.seeds or 10,
         {
-            constant.name: list(
-                dict.fromkeys(getattr(args, constant.constant) or [constant.default])
-            )
-            for constant in constants
+            setting.name: list(dict.fromkeys(getattr(args, setting.constant) or [setting.default]))
+            for setting in constants
         },
         args.engine,
         args.engine is not None,

@@ -139,7 +139,7 @@ class Record:
             writer.writerow({name: value for name, value in row.items() if value == value})
         return text.getvalue()
 
-    def has_failed(self):
+    def all_have_failed(self):
         """Whether every run has failed."""
         return len(self.failed) == len(self.runs)
 

@@ -21,7 +21,7 @@ MEASURES = {  # what is measured of a run, given the returns of its evaluations 
 }
 LEVEL = 0.95  # how often an interval is to hold the true value
 QUARTER = 0.25  # share of the runs that the interquartile mean leaves out on either side
-FEWEST = 5  # runs of which there is an interval
+FEWEST = 5  # runs that get an interval, at least
 POWER = 0.8  # how often a true difference is to be found
 SIZES = (5, 10, 15, 20, 30, 40, 60, 80, 100, 150, 200, 300, 500, 1000)  # runs that are tried
 
@@ -119,7 +119,7 @@ def rank_test(sample, first, comparisons):
 def runs_to_detect(sample, difference, comparisons):
     """How many runs of each configuration show a true difference four times in five.
 
-    The guess is the better, the more runs there are: it draws from them, again and again, in place
+    The more runs there are, the better the guess: it draws from them, again and again, in place
     of all that there could be; also from between neighbouring ones, as a small difference would
     else decide whenever the same run is drawn twice.
 

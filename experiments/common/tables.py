@@ -15,7 +15,7 @@ LEGEND_OF_COMPARISONS = """\
 P(better): how often a run of this configuration beats one of the first; 0.5 is even.
 p: how often, at most, chance alone would make any of these differ so much, if all were
 like the first. It decides: below 0.05, a configuration is taken to differ; otherwise
-nothing is shown, also not that it is alike.
+nothing is shown, not even that it is alike.
 gain: how much the IQM is above that of the first."""
 
 
