@@ -321,20 +321,23 @@ def test_an_exact_sweep_ends_as_if_nothing_had_been(whole, start_node, tmp_path,
 
 
 @pytest.mark.slow
-def test_a_compiled_sweep_ends_as_if_nothing_had_been(start_node, tmp_path):
+def test_a_compiled_sweep_ends_as_if_nothing_had_been(start_node, tmp_path, monkeypatch):
     """On a cluster, a node dies, and the program is killed."""
+    monkeypatch.chdir(tmp_path)
     port = free_port()
     first = start_node("--head", f"--port={port}", "--include-dashboard=false")
     read_until("Ray runtime started", first)
     second = start_node(f"--address=127.0.0.1:{port}")
     words = "--seeds 10 --max-steps 12000 --eval-every 4000 --eval-steps 1000".split()
-    (tmp_path / "whole").mkdir()
-    status, _, errors = finish(start(tmp_path / "whole", "--name", "x", *words))
-    assert (status, errors) == (0, "")
-    whole = tmp_path / "whole" / "x-sweep"
+    whole = tmp_path / "whole-sweep"  # in this process
+    whole.mkdir()
+    record = Record(whole, sweep.parse_args(["--name", "x", *words]).plan)
+    for run in record.runs:
+        record.write([(run, engines.train_compiled(run, None, lambda state: None))])
 
-    folder, address = tmp_path / "x-sweep", ["--address", f"127.0.0.1:{port}"]
-    process = start(tmp_path, "--name", "x", *words, *address)
+    read_until("Ray runtime started", second)
+    folder = tmp_path / "x-sweep"
+    process = start(tmp_path, "--name", "x", *words, "--address", f"127.0.0.1:{port}")
     wait_until(lambda: finished_in(folder) >= 3, process, 200)
     kill(second)
     left = finished_in(folder)
