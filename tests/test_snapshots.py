@@ -445,8 +445,8 @@ def test_a_network_tells_constants_that_are_not_recorded(normalized, env):
 @pytest.mark.parametrize(
     "options, problem",
     [
-        ([], "shapes .* differs are --hidden-units=8 --layer-normalization, with which it"),
-        (["--eval", "--no-layer-normalization"], "differs are --layer-normalization, with which"),
+        ([], "shapes .* it was trained with --hidden-units=8 --layer-normalization"),
+        (["--eval", "--no-layer-normalization"], "it was trained with --layer-normalization"),
     ],
 )
 def test_options_that_a_network_needs_are_named(options, problem, normalized, command, tmp_path):
