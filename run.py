@@ -259,7 +259,7 @@ def train(env, eval_env, model, run):
     )
     log = TrainingLog(LOG_EVERY)
     loss = None
-    env.reset()
+    observation, _ = env.reset()
 
     # Everything that changes belongs in a checkpoint, from which --resume restores it.
     run.start(
@@ -270,7 +270,7 @@ def train(env, eval_env, model, run):
         replay_buffer=replay_buffer,
         log=log,
     )
-    observation = env.observation  # the reset's; in a resumed run, the one at which it stopped
+    observation = env.observation  # in a resumed run, the one at which it stopped
 
     for step in run.steps():  # until MAX_STEPS or Ctrl-C; writes checkpoints, too
         action = epsilon_greedy_action(env, model, observation, TRAIN_EPSILON)
