@@ -528,7 +528,7 @@ def seeds_needed(difference):
 
 MORE_RUNS = {  # than test_statistics.py has: files, and configurations there
     "32": {"after_article": "article", "after_article_exact": "article, exact"},
-    "128": {"engine_compiled": "engine_compiled"},
+    "128": {f"engine_{engine}": f"engine_{engine}" for engine in ("compiled", "exact")},
 }
 WORDS = (
     "none one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
