@@ -563,6 +563,7 @@ FILES = {  # of settings, in experiments/results
     **{name: name for name in ("endless", "endless_wide", "no_flag_endless", "longer")},
     **{name: name for name in ("cartpole", "cartpole_changes", *CARTPOLE)},
     **{name: name for name in (*SHOWN, "grid_best", "c_exact")},
+    **{name: name for name in ("engine_exact", "engine_compiled")},
     "c": "thousand_c",
     "the four changes": "after_cartpole",
     **{f"hidden_units={width}": "parts_half" for width in (128, 256)},
@@ -757,6 +758,21 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
         lambda: [
             q_values(f"target_update_every=1,clip_norm={norm}").loc[20000].mean()
             for norm in (1.0, 1000.0)
+        ],
+    ),
+    # experiments/README.md, is it better
+    (
+        "(They seem to be of the same kind: [of {} of each]"
+        "(results/README.md#are-the-two-engines-the-same-a-plan-written-before-its-runs), "
+        "{} end below -110.)",
+        lambda: [curves("engine_exact").shape[1], 200 - solved("engine_exact")],
+    ),
+    (
+        "Of the {} exact ones, {} end below -110, and {} of the {} compiled ones",
+        lambda: [
+            curves("engine_exact").shape[1],
+            *(200 - solved(f"engine_{engine}") for engine in ("exact", "compiled")),
+            curves("engine_compiled").shape[1],
         ],
     ),
     # experiments/README.md, what each change is worth

@@ -219,15 +219,25 @@ def test_a_finished_run_grows_to_what_a_longer_one_would_be(command, uninterrupt
 
 
 @pytest.mark.slow
-def test_a_learning_rate_that_falls_goes_on_where_it_was():
-    words = ["--seed", 3, *SETTINGS, "--learning-rate-decay", 0.01]
-    assert finish(start("--name", "x", *words))[0] == 0
+def test_a_learning_rate_that_falls_goes_on_where_it_was(command, monkeypatch):
+    words = ["--seed", 3, *SETTINGS, "--max-steps", 600, "--learning-rate-decay", 0.01]
+    assert command("--name", "x", *words)[0] == 0
     uninterrupted = content("x-log")
     os.rename("x-log", "whole-log")
-    assert finish(start("--name", "x", *words, killer=("os", "replace", 9)))[0] == -signal.SIGKILL
-    assert 0 < read_checkpoint("x-log")["run"]["step"] < 3000
-    assert finish(start("--resume", "x-log"))[0] == 0
-    assert content("x-log") == uninterrupted
+    with monkeypatch.context() as patch:
+
+        def press_ctrl_c(loss, step):
+            if step == 300:
+                signal.raise_signal(signal.SIGINT)
+
+        patch.setattr("support.errors.check_loss", press_ctrl_c)
+        assert command("--name", "x", *words)[0] == 130
+    assert read_checkpoint("x-log")["run"]["step"] == 300
+    assert command("--resume", "x")[0] == 0
+    found = content("x-log")
+    assert "300.h5" in found  # of Ctrl-C
+    for name in uninterrupted:
+        assert found[name] == uninterrupted[name], name
 
 
 @pytest.fixture
