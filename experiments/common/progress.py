@@ -53,8 +53,10 @@ class Progress:
             before = self.states.get(run.name, State())
             step = max(state.step, before.step)
             self.states[run.name] = state._replace(step=step, files=None)  # which take memory
-            is_running = not state.is_over and state.died is None
-            (self.running.add if is_running else self.running.discard)(run.name)
+            if state.is_over or state.died is not None:
+                self.running.discard(run.name)
+            else:
+                self.running.add(run.name)
             self.deaths += state.died is not None
             self.report(run, "failed", state.failed)
             self.report(run, "starts again", state.died)
