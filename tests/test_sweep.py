@@ -337,7 +337,8 @@ def test_a_compiled_sweep_ends_as_if_nothing_had_been(start_node, tmp_path, monk
 
     read_until("Ray runtime started", second)
     folder = tmp_path / "x-sweep"
-    process = start(tmp_path, "--name", "x", *words, "--address", f"127.0.0.1:{port}")
+    address = ["--address", f"127.0.0.1:{port}"]
+    process = start(tmp_path, "--name", "x", *words, *address)
     wait_until(lambda: finished_in(folder) >= 3, process, 200)
     kill(second)
     left = finished_in(folder)
@@ -345,7 +346,7 @@ def test_a_compiled_sweep_ends_as_if_nothing_had_been(start_node, tmp_path, monk
     process.kill()
     process.communicate()
     assert 3 < finished_in(folder) < 10
-    status, _, errors = finish(start(tmp_path, "--resume", "x"))
+    status, _, errors = finish(start(tmp_path, "--resume", "x", *address))
     assert (status, errors) == (0, "")
     pd.testing.assert_frame_equal(results_in(folder), results_in(whole))
     for network in whole.glob("*.h5"):
