@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from nbclient import NotebookClient
-from PIL import Image
+from PIL import Image, ImageSequence
 
 import run
 from support.checkpoints import read_checkpoint
@@ -123,7 +123,10 @@ def test_the_cells_of_the_page_work_as_written(project):
     assert read_checkpoint(folder / "first-log")["run"]["step"] == stopped + 100 < 10**6
     (picture,) = gif[1]
     frames = Image.open(io.BytesIO(base64.b64decode(picture["image/gif"])))
-    assert frames.n_frames > 10  # one for several steps where the car stands still
+    milliseconds = sum(frame.info["duration"] for frame in ImageSequence.Iterator(frames))
+    steps = -float(re.search(r"episode_return_avg (\S+) over 1 episode\n", gif[0])[1])
+    assert steps > 80  # each of them shown for a thirtieth of a second, alike ones in one frame
+    assert milliseconds == pytest.approx(1000 / 30 * steps, abs=20)
     assert "Created rmsprop-log" in optimizer[0]
     trained = read_checkpoint(folder / "rmsprop-log")
     assert trained["run"]["step"] == 400
