@@ -58,7 +58,7 @@ P_ON_PAGE = re.compile(rf"\bp = (\d\.\d{{3}})|{FIGURE} \| (\d\.\d{{3}}) \|")
 EXCERPTS = [code for language, code in BLOCKS.findall(LESSON.read_text()) if language == "python"]
 INSTALL = r"(python3 -m venv .venv && )?(.venv/bin/)?pip install -r (?P<file>\S+)( && )?"
 SHORT = (
-    "--max-steps 700 --train-start 200 --q-validation-size 300 --eval-every 300 --eval-steps 300"
+    "--max-steps 400 --train-start 100 --q-validation-size 100 --eval-every 200 --eval-steps 250"
 )
 INSTEAD = [  # of commands that take long, don't end, or need other computers: pattern, what to run
     (r"(python3? -m venv \S+|(source|export|ray) .*)", "true"),  # test_sweep.py has such a cluster
@@ -75,10 +75,10 @@ INSTEAD = [  # of commands that take long, don't end, or need other computers: p
     (r".*run\.py.* --model.*", r"\g<0> --eval-steps 500"),
     (r".*run\.py.* --(test|help)", r"\g<0>"),
     (r".*run\.py --name first", rf"\g<0> {SHORT}"),
-    (r".*run\.py --resume first-log", r"\g<0> --max-steps 720"),
-    (r".*run\.py --resume first-log --max-steps.*", r"\g<0> --max-steps 740"),
+    (r".*run\.py --resume first-log", r"\g<0> --max-steps 420"),
+    (r".*run\.py --resume first-log --max-steps.*", r"\g<0> --max-steps 440"),
     (r"python -m experiments\.sweep (.*)", r"python -m sweep_options \1"),
-    (r".*run\.py.* --eager.*", rf"\g<0> {SHORT} --eval-steps 10 --max-steps 210"),
+    (r".*run\.py.* --eager.*", rf"\g<0> {SHORT} --eval-steps 10 --max-steps 110"),
     (r".*run\.py.*", rf"\g<0> {SHORT}"),
 ]
 
@@ -159,7 +159,7 @@ def run_python(words):
                 runpy.run_module(words[1], run_name="__main__", alter_sys=True)
             else:
                 patch.setattr(sys, "argv", words)
-                keras.backend.clear_session()
+                keras.backend.clear_session(free_memory=False)
                 runpy.run_path(os.path.abspath(words[0]), run_name="__main__")
         except SystemExit as error:
             return error.code or 0

@@ -118,7 +118,7 @@ def content(logdir):
 
 def run_of_seed_3(folder, *options):
     """Makes the run of `SETTINGS` in a directory; returns that of the run."""
-    keras.backend.clear_session()  # layers are named as in a new process
+    keras.backend.clear_session(free_memory=False)  # layers are named as in a new process
     with contextlib.chdir(folder):
         main(" ".join(["--name x --seed 3", *SETTINGS, *options]))
     return folder / "x-log"

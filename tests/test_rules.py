@@ -106,11 +106,11 @@ def register(monkeypatch):
 @pytest.mark.parametrize("name", WRAPPED)
 def test_a_wrapped_environment_trains_and_is_resumed_played_and_drawn(name, register, command):
     register(name, WRAPPED[name])
-    options = [*SHORT, "--max-steps", 310, "--snapshot-every", 310]
+    options = [*SHORT, "--eval-steps", 210, "--max-steps", 310, "--snapshot-every", 310]
     assert command("--env", name, *options)[::2] == (0, "")
     assert command("--resume", "x", "--max-steps", 400)[::2] == (0, "")
     evaluated = read_checkpoint("x-log")["run"]["evaluations"][-1][1]
-    play = ["--model", "x-log/x-400.h5", "--seed", 1, "--eval-steps", 450]
+    play = ["--model", "x-log/x-400.h5", "--seed", 1, "--eval-steps", 210]
     status, output, errors = command(*play, "--gif", "x.gif")
     assert (status, errors) == (0, "")
     if np.isfinite(evaluated):

@@ -148,7 +148,7 @@ def whole(tmp_path_factory):
         patch.chdir(folder)
         for name in NAMES:
             setting, seed = name.split(",")
-            keras.backend.clear_session()
+            keras.backend.clear_session(free_memory=False)
             main(f"--name {name} --{setting.replace('_', '-')} --{seed} {SHORT}")
             Record(folder, plan).begin()
         train_again(folder)

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gc
 import os
 import pty
 import re
@@ -15,6 +16,7 @@ from conftest import ROOT
 
 from support import files, system
 from support.errors import WrongInput
+from support.fast_tensorflow import uncollected
 from support.files import lock, quote, write_file
 from support.runs import Run
 from support.system import find_memory, stop_signals
@@ -208,6 +210,17 @@ def test_a_graphics_card_that_a_scheduler_has_chosen_is_not_used(tmp_path):
 def test_without_a_home_keras_makes_none_in_the_current_folder(tmp_path):
     code = SHOW.format("KERAS_HOME")
     assert import_tensorflow(tmp_path, code, HOME="~") == (0, os.devnull)
+
+
+def test_garbage_collection_goes_on_after_the_import_but_passes_over_tensorflow():
+    assert gc.isenabled() and gc.get_freeze_count() > 300_000
+    gc.disable()
+    try:
+        with uncollected():
+            assert not gc.isenabled()
+        assert not gc.isenabled()  # whoever turned it off wanted that
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&-", "<&- >&- 2>&-"])
