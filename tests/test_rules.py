@@ -110,11 +110,13 @@ def test_a_wrapped_environment_trains_and_is_resumed_played_and_drawn(name, regi
     assert command("--env", name, *options)[::2] == (0, "")
     assert command("--resume", "x", "--max-steps", 400)[::2] == (0, "")
     evaluated = read_checkpoint("x-log")["run"]["evaluations"][-1][1]
-    play = ["--model", "x-log/x-400.h5", "--seed", 1, "--eval-steps", 210]
-    status, output, errors = command(*play, "--gif", "x.gif")
+    play = ["--model", "x-log/x-400.h5", "--seed", 1]
+    status, output, errors = command(*play, "--eval", "--eval-steps", 210)
     assert (status, errors) == (0, "")
     if np.isfinite(evaluated):
         assert f"episode_return_avg {evaluated:.3f} over" in output
+    status, output, _ = command(*play, "--gif", "x.gif", "--eval-steps", 20)
+    assert status == 0
     assert "Saved x.gif" in output
 
 

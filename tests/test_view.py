@@ -189,9 +189,10 @@ def test_the_gif_is_the_first_episode_and_the_images_are_all_steps(
     car = gym.spec("MountainCar-v0").entry_point
     short = gym.envs.registration.EnvSpec("ShortCar-v0", car, max_episode_steps=40)
     monkeypatch.setitem(gym.registry, "ShortCar-v0", short)
-    options = f"--model {model_file} --env ShortCar-v0 --seed 1 --gif car.gif --images"
+    options = f"--model {model_file} --env ShortCar-v0 --seed 1 --eval-steps 43"
     with contextlib.chdir(tmp_path):
-        main(f"{options} --eval-steps 43")
+        drawn = main(f"{options} --gif car.gif --images")
+    assert drawn == main(f"{options} --eval")
     assert check_pictures(tmp_path) == 40
     others = sorted(file.name for file in tmp_path.glob("2_*.png"))
     assert others == ["2_000001.png", "2_000002.png", "2_000003.png"]
