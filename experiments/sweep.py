@@ -20,7 +20,7 @@ import os
 from pathlib import Path
 
 from experiments.common.plan import add_plan_options, make_plan, read_plan
-from experiments.common.record import PLAN, Record
+from experiments.common.record import PLAN, Record, holds_something
 from experiments.common.results import RESULTS, check_names, read_results
 from support.command_line import OneLineParser, number
 from support.environments import make_env
@@ -60,6 +60,8 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     if args.address is not None and args.cores is not None:
         raise WrongInput("--cores counts this machine's; with --address, leave it out")
+    if args.resume is not None and not os.path.isdir(f"{args.resume}-sweep"):
+        args.resume = os.path.normpath(args.resume).removesuffix("-sweep")  # the directory itself
     name = args.name if args.resume is None else args.resume
     if name is None:
         raise WrongInput("--name NAME is missing; NAME-sweep will be the directory of results")
@@ -67,7 +69,7 @@ def parse_args(argv=None):
     args.folder = Path(f"{name}-sweep")
     if args.resume is not None:
         args.plan = resumed_plan(args, constants)
-    elif os.path.lexists(args.folder) and Record(args.folder).holds_something():
+    elif holds_something(args.folder):
         hint = f", or --resume {name}" if (args.folder / PLAN).exists() else ""
         raise WrongInput(f"{args.folder} exists; choose another --name{hint}")
     else:
@@ -219,7 +221,7 @@ def main(args):
         if not record.left():
             write_tables(args.folder, args.format)
     except OSError as error:
-        hint = how_to_continue(args, record) if record.holds_something() else ""
+        hint = how_to_continue(args, record) if holds_something(args.folder) else ""
         raise OSError(f"{error}{hint}") from error
     finally:
         locked.release()

@@ -16,22 +16,29 @@ from support.files import write_file
 PLAN = "plan.json"
 
 
+def holds_something(folder):
+    """Whether there is more in a directory than what a sweep begins with."""
+    if not folder.is_dir():
+        return os.path.lexists(folder)
+    return not {PLAN, ".lock"}.issuperset(os.listdir(folder))
+
+
 class Record:
     """The directory of a sweep.
 
     Args:
         folder: its path.
-        plan: `Plan` of the sweep; None to ask only whether the directory holds something.
+        plan: `Plan` of the sweep.
 
     Attributes:
         runs: list of all its `Run`s.
         states: dict of the names of the runs that have begun before to their `State`s.
     """
 
-    def __init__(self, folder, plan=None):
+    def __init__(self, folder, plan):
         self.folder = folder
         self.plan = plan
-        self.runs = plan.runs() if plan else []
+        self.runs = plan.runs()
         self.states = {}
         self.lines = {}  # of results.csv, for each run that has ended: a string
         self.failed = set()  # names of those that have failed
@@ -143,13 +150,7 @@ class Record:
         """Whether every run has failed."""
         return len(self.failed) == len(self.runs)
 
-    def holds_something(self):
-        """Whether there is more in the directory than what a sweep begins with."""
-        if not self.folder.is_dir():
-            return os.path.lexists(self.folder)
-        return not {PLAN, ".lock"}.issuperset(os.listdir(self.folder))
-
     def remove_if_empty(self):
         """Removes the directory if nothing has been trained."""
-        if not self.holds_something():
+        if not holds_something(self.folder):
             shutil.rmtree(self.folder, ignore_errors=True)
