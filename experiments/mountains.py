@@ -132,6 +132,9 @@ def check_complete(results):
     twice = results.duplicated(["policy", *AXES])
     if twice.any():
         raise WrongInput(f"{results.loc[twice, 'policy'].iloc[0]} is given twice")
+    counts = " and ".join(map(str, results["episodes"].unique()))
+    if results["episodes"].nunique() > 1:
+        raise WrongInput(f"not every policy has played as many episodes per mountain: {counts}")
     returns = results.pivot(index=["policy", "force"], columns="gravity", values="return")
     is_whole = len(returns) == results["policy"].nunique() * results["force"].nunique()
     has_home = 1.0 in results["force"].to_numpy() and 1.0 in returns

@@ -143,6 +143,7 @@ def test_a_car_that_pushes_as_it_rolls_needs_no_training(env):
         (["holes.csv"], "numbers are missing"),
         (["half.csv"], "half.csv is not a .csv file of --save: episodes"),
         (["good.csv", "good.csv"], "0.h5 is given twice"),
+        (["longer.csv"], "not every policy has played as many episodes per mountain: 20 and 40"),
         (["fewer.csv"], "not every policy has been to the same mountains"),
         (["elsewhere.csv"], "not every policy has been to the same mountains"),
         (["good.csv", "--episodes", "0"], "must be an integer between 1 and 1000, not '0'"),
@@ -160,6 +161,7 @@ def test_wrong_input_is_one_line(arguments, problem, tmp_path, monkeypatch, caps
         "empty": good.iloc[:0],
         "holes": good.replace(-120.0, np.nan),
         "half": good.assign(episodes=0.5),
+        "longer": good.assign(episodes=np.where(good["policy"] == good["policy"][0], 20, 40)),
         "fewer": good.iloc[:-1],
         "elsewhere": good[good["gravity"] != 1],
     }

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -78,6 +80,14 @@ def test_a_table_leads_with_how_many_runs_succeed_the_typical_and_the_worst():
     header = print_table(make_runs("a", returns)).splitlines()[2]
     names = ["configuration", "runs", "failed", "solved", "IQM", "worst", "mean"]
     assert [header.index(name) for name in names] == sorted(header.index(name) for name in names)
+
+
+def test_small_returns_have_more_digits():
+    scarce = make_runs("a", [[value] for value in (0.71, 0.724, 0.69, 0.75, 0.7)])
+    low = make_runs("b", [[value] for value in (0.011, 0.012, 0.009, 0.02, 0.01)])
+    tables = print_table(scarce, low)
+    assert re.search(r" 0\.711 \[0\.\d{3}, 0\.\d{3}\] +0\.690 +0\.715\n", tables)
+    assert re.search(r" -0\.700 \[-0\.\d{3}, -0\.\d{3}\]", tables)
 
 
 def test_configurations_are_compared_with_the_first():
@@ -328,7 +338,7 @@ def test_runs_are_compared_with_the_results_of_sweeps(tmp_path, monkeypatch, cap
     "arguments, problem",
     [
         (["none.csv"], "none.csv can't be read"),
-        (["empty-log"], "empty-log is not the directory of a run or of a sweep: it has no"),
+        (["empty-log"], "empty-log is not the directory of a run: it has no checkpoint.npz"),
         (["x-sweep"], "x-sweep/results.csv can't be read"),
         (["a.csv", "--detect", "0"], "must be a number between 0.001 and"),
         (["damaged-log"], "damaged-log/checkpoint.npz is damaged"),

@@ -86,9 +86,16 @@ def cell(row, name):
     value, low, high = (row.get(name + end, np.nan) for end in ("", " low", " high"))
     if np.isnan(value):
         return "-"
-    bounds = "" if np.isnan(low) else f" [{low:.1f}, {high:.1f}]"
+    value, low, high = (as_text(row, number) for number in (value, low, high))
+    bounds = "" if low == "nan" else f" [{low}, {high}]"
     count = f" (n = {row['measured']})" if row["measured"] < row["runs"] else ""
-    return f"{value:.1f}{bounds}{count}"
+    return f"{value}{bounds}{count}"
+
+
+def as_text(row, number):
+    """A figure of a configuration: with three digits after the point if its returns are small."""
+    is_small = row[["IQM", "worst"]].abs().max() < 10
+    return f"{number:.3f}" if is_small else f"{number:.1f}"
 
 
 def remarks(summary):
@@ -114,5 +121,6 @@ def remarks(summary):
                 f"{name}: fewer than {FEWEST} runs, too few for p and an interval of the IQM."
             )
         elif measured and np.isnan(low):
-            lines.append(f"{name}: typical runs are all at {iqm:.1f}, so there is no interval.")
+            text = as_text(row, iqm)
+            lines.append(f"{name}: typical runs are all at {text}, so there is no interval.")
     return lines
