@@ -13,7 +13,7 @@ if not __package__:
     sys.exit(2)
 
 from support.command_line import OneLineParser
-from support.errors import ROOT, plain_errors
+from support.errors import ROOT, check_installed, plain_errors
 
 
 def parse_args(argv=None):
@@ -25,6 +25,7 @@ def parse_args(argv=None):
 if __name__ == "__main__":
     with plain_errors():
         args = parse_args()  # before the imports below, which take seconds
+        check_installed("experiments/requirements.txt", "tests/requirements.txt")
 
 import support.fast_tensorflow  # noqa: F401  # isort: skip (first: it keeps TensorFlow quiet)
 
@@ -53,9 +54,6 @@ from support.files import write_file
 from support.options import ENV
 
 RESULTS = "experiments/results"
-REPORTS = {  # pictures of experiments.report: data of each
-    "article_reproduced": ("grid_article", "author_2018"),
-}
 AGENTS = {  # in the GIF: snapshot of each
     "pushes at random": None,
     "after training": "example-changed-log/example-changed-best.h5",
@@ -390,9 +388,8 @@ def main(args):
         start(landscape, *stages, "--plot", "images/landscape.png")
         start(landscape, *BESTS, "--optimum", "--plot", "images/optimum.png")
         start(mountains, f"{RESULTS}/mountains.csv", "--plot", "images/mountains.png")
-        for picture, files in REPORTS.items():
-            data = [f"{RESULTS}/{file}.csv" for file in files]
-            start(report, *data, "--plot", f"images/{picture}.png")
+        both = [f"{RESULTS}/{name}.csv" for name in ("grid_article", "author_2018")]
+        start(report, *both, "--plot", "images/article_reproduced.png")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ GIGABYTE = 1024**3  # bytes
 MODULES = {  # of libraries with another name on the registry
     "pillow": "PIL",
     "pygame-ce": "pygame",
+    "pytest-xdist": "xdist",
 }
 INSTALLED = ("<frozen", *(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")))
 
