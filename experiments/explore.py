@@ -60,7 +60,7 @@ import numpy as np
 import run
 from experiments.common.trained_policies import load_policy, readable
 from experiments.common.value_iteration import POINTS, Solution
-from support.checkpoints import CHECKPOINT, read_checkpoint
+from support.checkpoints import read_checkpoint
 from support.command_line import ENV
 from support.files import write_file
 
@@ -84,8 +84,6 @@ def read_run(logdir):
     Raises:
         WrongInput: the run can't be shown.
     """
-    if not os.path.isfile(os.path.join(logdir, CHECKPOINT)):
-        raise WrongInput(f"{logdir} is not the directory of a run: it has no {CHECKPOINT}")
     state = read_checkpoint(logdir)["run"]
     settings = state["settings"]
     if settings.get("env") != ENV:

@@ -96,12 +96,12 @@ class Column(NamedTuple):
     q_values: Callable
 
 
-def make_column(title, policy, gamma, env, seed):
+def make_column(title, policy, env, seed):
     """Plays an episode of a policy, a `TrainedPolicy` or a `Solution`; returns its `Column`."""
     episode = list(play_episode(env, policy.act, seed))
     path = np.array([observation for observation, *_ in episode], float)
     _, episode_return, *_ = episode[-1]
-    return Column(title, path, episode_return, gamma, policy.q_values)
+    return Column(title, path, episode_return, policy.gamma, policy.q_values)
 
 
 def can_show():
@@ -295,14 +295,11 @@ def main(args):
         raise WrongInput("no window can be opened here; draw to a file with --plot landscape.png")
     policies = [load_policy(filename, args.env) for filename in args.snapshots]
     check_together(policies, args.optimum)
-    env, gamma = policies[0].env, policies[0].gamma
-    columns = [
-        make_column(policy.filename, policy, policy.gamma, env, args.seed) for policy in policies
-    ]
+    env = policies[0].env
+    columns = [make_column(policy.filename, policy, env, args.seed) for policy in policies]
     if args.optimum:
-        columns.append(
-            make_column("optimum", Solution(OPTIMUM_POINTS, gamma), gamma, env, args.seed)
-        )
+        solution = Solution(OPTIMUM_POINTS, policies[0].gamma)
+        columns.append(make_column("optimum", solution, env, args.seed))
     low, high = find_bounds(env.observation_space, [column.path for column in columns])
     for column in columns:
         steps = len(column.path) - 1

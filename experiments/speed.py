@@ -210,7 +210,7 @@ def measure_compiled(steps):
     def take_time(step):
         times[step] = time.perf_counter()
 
-    CompiledLoop(run, "MountainCar-v0").compile().train(0, take_time)
+    CompiledLoop(run, "MountainCar-v0").train(0, take_time)
     start, *_, end = [step for step in times if step >= first]
     return (end - start) / (times[end] - times[start])
 

@@ -174,8 +174,9 @@ def read_checkpoint(logdir):
     `versions` of libraries, and `missing`. Raises `WrongInput` where there is no run, or its
     checkpoint is damaged or of another version.
     """
-    find_run(logdir)
     filename = os.path.join(logdir, CHECKPOINT)
+    if not os.path.isfile(filename):
+        raise WrongInput(f"{logdir} is not the directory of a run: it has no {CHECKPOINT}")
     with open(filename, "rb") as file:
         content = file.read()
     size = hashlib.sha256().digest_size

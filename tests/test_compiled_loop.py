@@ -21,7 +21,7 @@ SHORT = (
 
 def make_loop(words="", env_id="MountainCar-v0"):
     """A `CompiledLoop` of run.py with options."""
-    return CompiledLoop(load_lesson(ROOT / "run.py", words.split()), env_id).compile()
+    return CompiledLoop(load_lesson(ROOT / "run.py", words.split()), env_id)
 
 
 def take_steps(loop, n, seed=0):
@@ -33,7 +33,7 @@ def take_steps(loop, n, seed=0):
     rows = loop.draw_rows(random, 1)
     state = starts[-1]
     *others, buffer = loop.compiled_steps(
-        1, n, state, 0, loop.empty_buffer(), actions, starts, rows
+        1, n, state, 0, tf.zeros(loop.buffer_shape), actions, starts, rows
     )
     return state, actions, starts, rows, (*others, loop.columns(buffer))
 
@@ -222,7 +222,7 @@ def test_each_seed_has_its_own_random_numbers_in_the_network_too(tmp_path):
     dropout = "    hidden = keras.layers.Dropout(0.5)(hidden)\n"
     source = source.replace("    q_values = keras", f"{dropout}    q_values = keras")
     (tmp_path / "run.py").write_text(source)
-    loop = CompiledLoop(load_lesson(tmp_path / "run.py"), "MountainCar-v0").compile()
+    loop = CompiledLoop(load_lesson(tmp_path / "run.py"), "MountainCar-v0")
     states = []
     for seed in (1, 2, 1):
         loop.initialize(seed)

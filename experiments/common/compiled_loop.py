@@ -59,6 +59,7 @@ class CompiledLoop:
 
     Raises:
         WrongInput: the replay buffer would need more memory than is free.
+        TypeError: `fit_batch` doesn't return a number.
     """
 
     def __init__(self, lesson, env_id):
@@ -67,19 +68,13 @@ class CompiledLoop:
         self.dynamics = DYNAMICS[self.env.spec.id](self.env)
         self.time_limit = self.env.spec.max_episode_steps
         self.observation_size = self.env.observation_space.shape[0]
+        # One array for all, in which XLA can change a row without copying the others.
         self.buffer_shape = lesson.REPLAY_BUFFER_SIZE, 2 * self.observation_size + 3
         size = 4 * np.prod(self.buffer_shape, dtype=float)  # bytes: all numbers are float32
         check_memory(2 * size, f"REPLAY_BUFFER_SIZE {lesson.REPLAY_BUFFER_SIZE}")
         keras.utils.set_random_seed(0)
         self.model = lesson.create_model(self.env)
         self.target_model = keras.models.clone_model(self.model)
-
-    def compile(self):
-        """Compiles `take_steps` and `play_steps`; returns the loop itself.
-
-        Raises:
-            TypeError: `fit_batch` doesn't return a number.
-        """
         try:
             self.trace()
         except Exception:
@@ -87,7 +82,6 @@ class CompiledLoop:
             raise
         self.initial_values = [variable.numpy() for variable in self.compiled_steps.variables]
         self.check_update()
-        return self
 
     def trace(self):
         """Makes graphs of `take_steps` and `play_steps`, which XLA compiles at the first call."""
@@ -152,7 +146,7 @@ class CompiledLoop:
         env_random = np.random.default_rng(seeds["environment"])
         action_random = np.random.default_rng(seeds["actions"])
         buffer_random = np.random.default_rng(seeds["replay_buffer"])
-        buffer = self.empty_buffer()
+        buffer = tf.zeros(self.buffer_shape)
         state, age = self.dynamics.draw_starts(env_random, 1)[0], 0
         step, seconds, evaluations = 0, 0.0, []
         evaluated = range(lesson.EVAL_EVERY, lesson.MAX_STEPS, lesson.EVAL_EVERY)
@@ -341,12 +335,8 @@ class CompiledLoop:
             rewards += tf.where(goes_on, gamma**step * later_rewards, 0.0)
         return observations, actions, rewards, next_observations, dones
 
-    def empty_buffer(self):
-        """A replay buffer: one array, in which XLA can change a row without copying the others."""
-        return tf.zeros(self.buffer_shape)
-
     def columns(self, transitions):
-        """Rows of it: observations, actions, rewards, next_observations, dones."""
+        """Rows of the buffer: observations, actions, rewards, next_observations, dones."""
         sizes = [self.observation_size, self.observation_size, 1, 1, 1]
         observations, next_observations, *others = tf.split(transitions, sizes, axis=1)
         actions, rewards, dones = [tf.squeeze(column, 1) for column in others]

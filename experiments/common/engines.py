@@ -140,7 +140,7 @@ def train_compiled(run, begun, report):
 def make_loop(options):
     """The `CompiledLoop` of run.py with options, a tuple; each process compiles it once."""
     lesson = load_lesson(LESSON, options)
-    return CompiledLoop(lesson, lesson.options.env).compile()
+    return CompiledLoop(lesson, lesson.options.env)
 
 
 @contextlib.contextmanager

@@ -64,11 +64,20 @@ function network() {
   return networkOf(state.run, state.number);
 }
 
+// Where a position is in the valley, from 0 at the left end to 1; and the other way round.
+function shareOf(position) {
+  return (position - CAR.minPosition) / (CAR.maxPosition - CAR.minPosition);
+}
+
+function positionAt(share) {
+  return CAR.minPosition + share * (CAR.maxPosition - CAR.minPosition);
+}
+
 // The right highest Q-value of a state, interpolated between the points of the grid.
 function rightValue(position, velocity) {
   const { points, values } = optima[state.run.optimum];
   const last = points - 1;
-  const x = ((position - CAR.minPosition) / (CAR.maxPosition - CAR.minPosition)) * last;
+  const x = shareOf(position) * last;
   const y = ((velocity + CAR.maxSpeed) / (2 * CAR.maxSpeed)) * last;
   const column = clip(Math.floor(x), 0, last - 1);
   const row = clip(Math.floor(y), 0, last - 1);
@@ -128,10 +137,6 @@ const planeImage = document.createElement("canvas"); // the colours, one pixel f
 let planeJob = 0; // number of the newest drawing; older ones that are still at work stop
 let restTimer = 0;
 
-function positionOfCell(column, cells) {
-  return CAR.minPosition + ((CAR.maxPosition - CAR.minPosition) * (column + 0.5)) / cells;
-}
-
 function velocityOfCell(row, cells) {
   return CAR.maxSpeed - (2 * CAR.maxSpeed * (row + 0.5)) / cells;
 }
@@ -140,7 +145,7 @@ function velocityOfCell(row, cells) {
 function colourRows(image, cells, first, count) {
   const observations = new Float32Array(2 * cells * count);
   for (let n = 0; n < cells * count; n++) {
-    observations[2 * n] = positionOfCell(n % cells, cells);
+    observations[2 * n] = positionAt(((n % cells) + 0.5) / cells);
     observations[2 * n + 1] = velocityOfCell(first + Math.floor(n / cells), cells);
   }
   const values = predict(network(), observations, cells * count);
@@ -207,8 +212,7 @@ function prepare(canvas) {
 
 function drawPlane() {
   const { context, width, height } = prepare(element("plane"));
-  const x = (position) =>
-    ((position - CAR.minPosition) / (CAR.maxPosition - CAR.minPosition)) * width;
+  const x = (position) => shareOf(position) * width;
   const y = (velocity) => (0.5 - velocity / (2 * CAR.maxSpeed)) * height;
   context.imageSmoothingEnabled = state.view !== "action";
   context.drawImage(planeImage, 0, 0, width, height);
@@ -286,20 +290,16 @@ function drawLegend() {
 // ---------------------------------------------------------------------------------------------
 // The valley
 
-function valleyX(position, width) {
-  return ((position - CAR.minPosition) / (CAR.maxPosition - CAR.minPosition)) * width;
-}
-
 function drawValley() {
   const { context, width, height: tall } = prepare(element("valley"));
-  const x = (position) => valleyX(position, width);
+  const x = (position) => shareOf(position) * width;
   const y = (position) => tall * (1.02 - 0.78 * height(position));
   context.clearRect(0, 0, width, tall);
   context.strokeStyle = "#333";
   context.lineWidth = 2;
   context.beginPath();
   for (let n = 0; n <= 100; n++) {
-    const position = CAR.minPosition + (n / 100) * (CAR.maxPosition - CAR.minPosition);
+    const position = positionAt(n / 100);
     context.lineTo(x(position), y(position));
   }
   context.stroke();
@@ -599,7 +599,7 @@ function drawCurves() {
         one[plot.shows] === null ? null : [x(one.step), y(one[plot.shows])],
       );
       drawCurve(points, {
-        stroke: RUN_COLOURS[n % RUN_COLOURS.length],
+        stroke: RUN_COLOURS[n],
         "stroke-width": isShown ? 2.5 : 1,
         "stroke-dasharray": n % 2 ? "6 3" : "none",
         opacity: isShown ? 1 : 0.6,
@@ -699,7 +699,7 @@ function fillIn() {
     choice.addEventListener("change", () => chooseRun(run));
     const key = document.createElement("span");
     key.className = "key";
-    key.style.borderColor = RUN_COLOURS[n % RUN_COLOURS.length];
+    key.style.borderColor = RUN_COLOURS[n];
     key.style.borderTopStyle = n % 2 ? "dashed" : "solid";
     label.append(choice, key, `${run.name}: ${run.title}`);
     element("runs").append(label);
@@ -812,7 +812,6 @@ function listenToPointers() {
       }
     });
   };
-  const positionAt = (x) => CAR.minPosition + x * (CAR.maxPosition - CAR.minPosition);
   const putOnPlane = (position, velocity) => {
     setPlaying(false);
     putCar(
