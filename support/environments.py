@@ -105,10 +105,12 @@ def is_flattenable(space):
 def check_rules(env):
     """Raises `WrongInput` where `reset` or `step` of an environment break Gymnasium's rules."""
     name = type(env).__name__
-    if not takes(env.reset, "seed"):
-        raise WrongInput(
-            f"{name}.reset takes no seed; begin it with def reset(self, *, seed=None, options=None)"
-        )
+    for parameter in ("seed", "options"):
+        if not takes(env.reset, parameter):
+            raise WrongInput(
+                f"{name}.reset takes no {parameter}; begin it with def reset(self, *, seed=None, "
+                "options=None)"
+            )
     result = env.reset(seed=0)
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
         raise WrongInput(f"{name}.reset must return observation and info, a dict; not {result}")
@@ -156,18 +158,18 @@ class Checked(gym.Wrapper):
 
     def reset(self, *, seed=None, options=None):
         observation, info = self.env.reset(seed=seed, options=options)
-        self.check_observation(observation)
-        return observation, info
+        return self.check_observation(observation), info
 
     def step(self, action):
         observation, reward, terminated, truncated, info = self.env.step(action)
-        self.check_observation(observation)
+        observation = self.check_observation(observation)
         if type(reward) is not float or not math.isfinite(reward):
             self.check_reward(reward)
         info.pop("episode", None)
         return observation, reward, terminated, truncated, info
 
     def check_observation(self, observation):
+        """Returns it as an array, although it may be a list."""
         array = np.asarray(observation)
         if array.shape != self.shape:
             raise BrokenEnvironment(
@@ -185,6 +187,7 @@ class Checked(gym.Wrapper):
                 raise BrokenEnvironment(
                     f"the environment returned {array[place]} in observation[{place}]"
                 )
+        return array
 
     def check_reward(self, reward):
         try:

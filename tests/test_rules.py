@@ -139,6 +139,16 @@ class Environment(gym.Env):
         return self.observe(), -1.0, self.left == 0, False, {}
 
 
+class Lists(Environment):
+    def observe(self):
+        return super().observe().tolist()
+
+
+def test_observations_may_be_lists(register, command):
+    register("Lists-v0", Lists)
+    assert command("--env", "Lists-v0", *SHORT)[::2] == (0, "")
+
+
 class FourValues(Environment):
     def step(self, action):
         return super().step(action)[:4]
@@ -152,6 +162,11 @@ class FourValuesInAWrapper(gym.Wrapper):
 class NoSeed(Environment):
     def reset(self):
         return super().reset()
+
+
+class NoOptions(Environment):
+    def reset(self, seed=None):
+        return super().reset(seed=seed)
 
 
 class NoInfo(Environment):
@@ -191,6 +206,7 @@ class NoSpace(Environment):
         (FourValues, "FourValues.step must return observation, reward, terminated, truncated and"),
         (lambda: FourValuesInAWrapper(Environment()), "FourValuesInAWrapper.step must return obse"),
         (NoSeed, "NoSeed.reset takes no seed; begin it with def reset(self, *, seed=None, option"),
+        (NoOptions, "NoOptions.reset takes no options; begin it with def reset(self, *, seed="),
         (NoInfo, "NoInfo.reset must return observation and info, a dict; not "),
         (
             ThreeNumbers,
