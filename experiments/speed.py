@@ -52,7 +52,8 @@ def parse_args(argv=None):
         help="neurons in each hidden layer (default: those of run.py)",
     )
     args = parser.parse_args(argv)
-    if not args.only and importlib.util.find_spec("stable_baselines3") is None:
+    needs_it = args.only in (None, "Stable-Baselines3")
+    if needs_it and importlib.util.find_spec("stable_baselines3") is None:
         parser.error("no Stable-Baselines3: pip install -r experiments/speed-requirements.txt")
     return args
 

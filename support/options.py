@@ -32,7 +32,6 @@ class Options(argparse.Namespace):
         play: whether a model is to be watched or evaluated instead of trained.
         snapshot: the `Snapshot` of `--model`; None without one.
         stopped_run: the `StoppedRun` of `--resume`; None without one.
-        filename: the lesson's.
     """
 
     @property
@@ -197,7 +196,6 @@ def parse_options(lesson, settings, arguments):
     options = Options(**vars(read_command_line(settings, arguments)))
     options.lesson = lesson
     options.constants = settings
-    options.filename = os.path.abspath(lesson["__file__"])
     options.snapshot = read_snapshot(options.model) if options.model else None
     options.stopped_run = None
     if options.resume is not None:
@@ -347,7 +345,7 @@ def check_steps(options, settings):
             f"{options.resume} has done {done} steps, and --max-steps is {max_steps}; raise it to "
             "continue"
         )
-    if is_reduced:
+    if is_reduced and not options.play:
         size = settings["q_validation_size"]
         print(f"Q_VALIDATION_SIZE is reduced to {size}, the step of the first evaluation")
 
@@ -383,7 +381,7 @@ def start(main, options):
 
             run_eagerly()
         if options.test:
-            check_installation(options.filename)
+            check_installation(os.path.abspath(options.lesson["__file__"]))
         else:
             main(options)
 

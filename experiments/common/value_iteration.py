@@ -93,10 +93,6 @@ class Solution:
         """The best action, an int, for one observation."""
         return int(self.q_values(observation[np.newaxis])[0].argmax())
 
-    def play(self):
-        """What `play` returns for these values."""
-        return play(self.q_values, MAX_PLAYED)
-
 
 def play(q_values, time_limit):
     """Plays greedily from `STARTS` positions at rest.
@@ -124,12 +120,12 @@ def refine():
     """Solves Mountain Car without discount on ever finer grids, until `PRECISION` is reached.
 
     Yields:
-        For each grid: the points along an axis, an int; what `Solution.play` returns.
+        For each grid: the points along an axis, an int; what `play` returns.
     """
     points, solution, mean = COARSEST, None, np.inf
     while True:
         solution = Solution(points, 1.0, solution)
-        steps = solution.play()
+        steps = play(solution.q_values, MAX_PLAYED)
         yield points, steps
         if abs(steps.mean() - mean) < PRECISION:
             return
