@@ -33,8 +33,10 @@ def is_prompt():
 
 
 def command(words):
-    """The command `python run.py WORDS`; in a prompt, a call that keeps what was changed there."""
-    return f"run.main(run.options.read({words!r}))" if is_prompt() else f"python run.py {words}"
+    """What starts the program again; in a prompt, a call that keeps what was changed there."""
+    if is_prompt():
+        return f"run.main(run.options.read({words!r}))"
+    return f"python {quote(sys.argv[0])} {words}"
 
 
 def holds_a_run(logdir):

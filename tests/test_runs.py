@@ -401,6 +401,7 @@ def test_the_last_line_says_whether_the_best_solves_the_problem(
     averages, message, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["run.py"])
     returns = iter(averages)
     words = f"--name x --seed 3 {' '.join(SHORT)}"
     main(words, evaluate=lambda env, model, seed: (next(returns), 50))
