@@ -266,8 +266,8 @@ class Replayable(gym.Wrapper):
     def is_reproducible(self):
         """Whether the episode before the last reset has the same outcome when it is replayed.
 
-        A copy replays it; where none can be made, the environment itself, which then ends up as it
-        was if the outcome is the same. The first episode is tried, the second, the fourth, the
+        A copy replays it, so that the environment stays as it is; where none can be made, or it
+        doesn't work, that proves nothing. The first episode is tried, the second, the fourth, the
         eighth and so on; long ones aren't.
         """
         generator_state, actions, outcome = self.last_episode
@@ -277,20 +277,14 @@ class Replayable(gym.Wrapper):
         try:
             env = copy.deepcopy(self)
         except Exception:  # of any kind, from an object of another language
-            env = self
-        now = self.get_state()
+            return True
         try:
             env.replay(generator_state, actions)
-            is_same = env.outcome() == outcome
-            if env is self:
-                self.set_state(now)
         except ValueError:
-            is_same = False
+            return False
         except Exception:
-            if env is self:
-                raise
-            is_same = True  # a copy that doesn't work proves nothing
-        return is_same
+            return True
+        return env.outcome() == outcome
 
     def get_state(self):
         """Returns what is needed to replay the episode since its reset (without a seed): a dict.
