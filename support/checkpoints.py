@@ -18,7 +18,7 @@ import filelock
 import numpy as np
 
 from support.errors import WrongInput, print_message
-from support.files import check_name, lock, write_file
+from support.files import check_name, lock, partial_name, write_file
 
 CHECKPOINT = "checkpoint.npz"
 FORMAT = 4  # of the file; others are refused
@@ -113,6 +113,12 @@ class StoppedRun(NamedTuple):
     logdir: str
     state: dict
     lock: filelock.BaseFileLock
+
+
+def holds_a_run(logdir):
+    """Whether a directory holds more than a program leaves that is killed in its first moments."""
+    left = {".lock", partial_name(CHECKPOINT)}
+    return os.path.islink(logdir) or not left.issuperset(os.listdir(logdir))
 
 
 def open_run(logdir):

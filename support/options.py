@@ -17,7 +17,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import find_highest_version, parse_env_id
 
-from support.checkpoints import open_run
+from support.checkpoints import holds_a_run, open_run
 from support.command_line import ENV, as_option, check_values, read_command_line, read_settings
 from support.errors import WrongInput, plain_errors, print_message
 from support.snapshots import read_snapshot
@@ -198,6 +198,9 @@ def parse_options(lesson, settings, arguments):
     options.constants = settings
     options.snapshot = read_snapshot(options.model) if options.model else None
     options.stopped_run = None
+    name, logdir = options.name, f"{options.name}-log"
+    if name is not None and os.path.isdir(logdir) and holds_a_run(logdir):
+        raise WrongInput(f"--name {name}: {logdir} exists; choose another name, or --resume {name}")
     if options.resume is not None:
         options.stopped_run = open_run(options.resume)
         options.resume = options.stopped_run.logdir

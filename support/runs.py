@@ -15,10 +15,10 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from support.checkpoints import CHECKPOINT, Evaluation, encode, write_checkpoint
+from support.checkpoints import Evaluation, encode, holds_a_run, write_checkpoint
 from support.environments import NOT_REPRODUCIBLE, why_not_drawn
 from support.errors import BrokenEnvironment, Diverged, WrongInput, describe
-from support.files import PARTIAL, lock, partial_name, quote
+from support.files import PARTIAL, lock, quote
 from support.system import stop_signals, write_in_handler
 
 
@@ -37,12 +37,6 @@ def command(words):
     if is_prompt():
         return f"run.main(run.options.read({words!r}))"
     return f"python {quote(sys.argv[0])} {words}"
-
-
-def holds_a_run(logdir):
-    """Whether a directory holds more than a program leaves that is killed in its first moments."""
-    left = {".lock", partial_name(CHECKPOINT)}
-    return os.path.islink(logdir) or not left.issuperset(os.listdir(logdir))
 
 
 class Variables:

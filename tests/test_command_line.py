@@ -104,7 +104,7 @@ WRONG = {
     "--model cart-pole-1.h5 --eval --train-start 200000": (
         "MAX_STEPS 2 must be greater than TRAIN_START 200000, the first step that learns"
     ),
-    "--name taken": "taken-log exists; choose another name",
+    "--name taken": "taken-log exists; choose another name, or --resume taken",
     "--name file": "file-log can't be made: Not a directory",
     "--name a/b": "'a/b' is not a valid file name",
     "--name ..": "'..' is not a valid file name",
