@@ -38,9 +38,9 @@ MAX_FOLDER = 26  # bytes, for a socket's path has at most 103, and Ray's in it t
 WORKER = {  # what a process gets: the project as it is now, the reader's files included; one core
     "working_dir": str(ROOT),
     "excludes": [
-        *(file.parent.name for file in ROOT.glob("*/pyvenv.cfg")),  # libraries, which it has
+        *(f"/{file.parent.name}" for file in ROOT.glob("*/pyvenv.cfg")),  # libraries, which it has
         *(".git", ".*_cache", "__pycache__", "*-log", "*-sweep"),
-        *("docs", "images", "tests", "findings", "experiments/results", "experiments/page"),
+        *("/docs", "/images", "/tests", "/findings", "/experiments/results", "/experiments/page"),
     ],
     "env_vars": {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"},
 }
