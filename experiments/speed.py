@@ -3,7 +3,6 @@
 - lesson: `train` of run.py, with its log;
 - literal-port: the article's code on today's Keras, with `model.predict` for every greedy action
   and for the targets, and `model.fit` for the update;
-- on-batch: the same with `predict_on_batch` and `train_on_batch`;
 - Stable-Baselines3: its DQN (PyTorch), whose loss is Huber's and whose other settings are the same;
 - compiled: the compiled loop of experiments.sweep, of which there is one on each core.
 
@@ -33,7 +32,6 @@ from support.errors import plain_errors
 STEPS = {  # contenders: the learning steps that each is timed over, a few seconds
     "lesson": 20000,
     "literal-port": 50,
-    "on-batch": 500,
     "Stable-Baselines3": 3000,
     "compiled": 60000,
 }
@@ -106,16 +104,10 @@ def train_lesson(env, max_steps):
             run.train(env, gym.make("MountainCar-v0"), model, this_run)
 
 
-def train_with_keras(env, max_steps, predict, fit):
-    """Trains in `env` for `max_steps` steps with methods of Keras models.
+def train_port(env, max_steps):
+    """Trains in `env` for `max_steps` steps with `model.predict` and `model.fit`.
 
     Before TRAIN_START it acts at random, which is quicker.
-
-    Args:
-        env: environment.
-        max_steps: steps.
-        predict: function from a model and its inputs to its outputs, an array.
-        fit: function of a model, inputs and targets, which makes one update.
     """
     model, target_model = run.create_model(env), run.create_model(env)
     replay_buffer = ReplayBuffer(run.REPLAY_BUFFER_SIZE, env.observation_space)
@@ -127,7 +119,7 @@ def train_with_keras(env, max_steps, predict, fit):
             action = env.action_space.sample()
         else:
             inputs = [observation[np.newaxis], np.ones((1, n_actions))]
-            action = predict(model, inputs).argmax()
+            action = model.predict(inputs, verbose=0).argmax()
         next_observation, reward, terminated, truncated, _ = env.step(action)
         done = terminated or truncated
         replay_buffer.add(observation, action, reward, next_observation, done)
@@ -142,32 +134,12 @@ def train_with_keras(env, max_steps, predict, fit):
         batch = replay_buffer.sample(run.BATCH_SIZE)
         observations, actions, rewards, next_observations, dones = batch
         inputs = [next_observations, np.ones((run.BATCH_SIZE, n_actions))]
-        next_q_values = predict(target_model, inputs).max(axis=1)
+        next_q_values = target_model.predict(inputs, verbose=0).max(axis=1)
         targets = rewards + run.DISCOUNT_FACTOR_GAMMA * np.where(dones, 0, next_q_values)
         masks = np.eye(n_actions)[actions]
-        fit(model, [observations, masks], masks * targets[:, np.newaxis])
-
-
-def train_port(env, max_steps):
-    """Trains in `env` for `max_steps` steps with `model.predict` and `model.fit`."""
-    train_with_keras(
-        env,
-        max_steps,
-        predict=lambda model, inputs: model.predict(inputs, verbose=0),
-        fit=lambda model, inputs, targets: model.fit(
-            inputs, targets, batch_size=run.BATCH_SIZE, verbose=0
-        ),
-    )
-
-
-def train_on_batch(env, max_steps):
-    """Trains in `env` for `max_steps` steps with `predict_on_batch` and `train_on_batch`."""
-    train_with_keras(
-        env,
-        max_steps,
-        predict=lambda model, inputs: model.predict_on_batch(inputs),
-        fit=lambda model, inputs, targets: model.train_on_batch(inputs, targets),
-    )
+        inputs = [observations, masks]
+        targets = masks * targets[:, np.newaxis]
+        model.fit(inputs, targets, batch_size=run.BATCH_SIZE, verbose=0)
 
 
 def train_stable_baselines3(env, max_steps):
@@ -219,7 +191,6 @@ def measure_compiled(steps):
 CONTENDERS = {  # functions of a number of learning steps, which measure in this process
     "lesson": functools.partial(measure, train_lesson),
     "literal-port": functools.partial(measure, train_port),
-    "on-batch": functools.partial(measure, train_on_batch),
     "Stable-Baselines3": functools.partial(measure, train_stable_baselines3),
     "compiled": measure_compiled,
 }

@@ -9,7 +9,6 @@ import ast
 import hashlib
 import inspect
 import statistics
-import textwrap
 from typing import NamedTuple
 
 from support.errors import WrongInput
@@ -17,16 +16,16 @@ from support.errors import WrongInput
 # Parts of run.py that the compiled loop replaces by its own version, and the fingerprint of each.
 # When one of these changes, change the loop accordingly, then put the new fingerprint here.
 MIRRORED = {
-    "train": "f499080f6f0548d2",
-    "evaluate": "ef3ee7986253ce5d",
-    "evaluate_and_save_best": "23af607f33624176",
-    "greedy_action": "c4afdf49dc6324f1",
-    "epsilon_greedy_action": "ff09fdeb1e238104",
-    "ReplayBuffer": "c8880dfd0d78c985",
-    "load_or_create_model": "6e87ca975f499a6e",
-    "set_seed": "0728b62e15210abf",
-    "make_env": "f31439872df9496a",
-    "main": "903381cc65aadb5e",
+    "train": "2dad8173faaa4641",
+    "evaluate": "cb8ad9abe4849004",
+    "evaluate_and_save_best": "78346ff5b7cb129f",
+    "greedy_action": "e8bbe7e004fc55cb",
+    "epsilon_greedy_action": "ff663086b42a41fd",
+    "ReplayBuffer": "8324be715aae3c6f",
+    "load_or_create_model": "f1af28eee2f35da9",
+    "set_seed": "8759c20992b2a88d",
+    "make_env": "6b31ce680ae0bbfe",
+    "main": "8645b266759c175f",
 }
 
 OUTSIDE = ("LOG_EVERY", "SNAPSHOT_EVERY", "CHECKPOINT_EVERY")  # act only there
@@ -178,7 +177,7 @@ def fingerprint(definition):
         source = inspect.getsource(definition)
         members = [member for member in vars(definition).values() if inspect.isfunction(member)]
         is_own = all(inspect.getsource(member) in source for member in members)
-        tree = ast.parse(textwrap.dedent(source))
+        tree = ast.parse(source)
     except (OSError, TypeError, SyntaxError):
         return None
     if not is_own or hasattr(definition, "__wrapped__"):  # replaced after it was defined
@@ -189,14 +188,4 @@ def fingerprint(definition):
             and ast.get_docstring(node) is not None
         ):
             del node.body[0]
-    return hashlib.sha256(repr(as_tuple(tree)).encode()).hexdigest()[:16]
-
-
-def as_tuple(node):
-    """A syntax tree as nested tuples, without what is empty, for that differs between Pythons."""
-    if isinstance(node, list):
-        return tuple(map(as_tuple, node))
-    if not isinstance(node, ast.AST):
-        return node
-    fields = [(name, as_tuple(value)) for name, value in ast.iter_fields(node)]
-    return type(node).__name__, *(field for field in fields if field[1] not in (None, ()))
+    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:16]
