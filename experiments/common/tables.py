@@ -86,10 +86,9 @@ def cell(row, name):
     value, low, high = (row.get(name + end, np.nan) for end in ("", " low", " high"))
     if np.isnan(value):
         return "-"
-    value, low, high = (as_text(row, number) for number in (value, low, high))
-    bounds = "" if low == "nan" else f" [{low}, {high}]"
+    bounds = "" if np.isnan(low) else f" [{as_text(row, low)}, {as_text(row, high)}]"
     count = f" (n = {row['measured']})" if row["measured"] < row["runs"] else ""
-    return f"{value}{bounds}{count}"
+    return f"{as_text(row, value)}{bounds}{count}"
 
 
 def as_text(row, number):
