@@ -16,6 +16,7 @@ from conftest import ROOT, main
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import run
+from support import runs
 from support.checkpoints import read_checkpoint
 from support.errors import Diverged, WrongInput
 from support.options import load_lesson
@@ -384,6 +385,11 @@ def test_a_constant_that_cannot_be_is_refused_in_a_prompt(
 
 
 BEST = "Best: episode_return_avg {:.3f} over 50 episodes at step {}, "
+
+
+def test_the_last_line_names_the_program_as_it_was_started(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["../my project/double.py", "--name", "x"])
+    assert runs.command("--resume x-log") == "python '../my project/double.py' --resume x-log"
 
 
 @pytest.mark.parametrize(
