@@ -89,7 +89,7 @@ from experiments.common.results import (
     frame,
     read_results,
 )
-from support.checkpoints import read_checkpoint
+from support.checkpoints import CHECKPOINT, read_checkpoint
 from support.files import write_file
 
 
@@ -105,7 +105,7 @@ def read_runs(logdirs):
     Raises:
         WrongInput: a directory is not that of a run, or its checkpoint is damaged.
     """
-    runs = [read_checkpoint(logdir)["run"] for logdir in logdirs]
+    runs = [read_run(logdir) for logdir in logdirs]
     frames = []
     names = name_configurations(logdirs, runs)
     for logdir, state, name in zip(logdirs, runs, names, strict=True):
@@ -121,6 +121,16 @@ def read_runs(logdirs):
     return frames
 
 
+def read_run(logdir):
+    """What the checkpoint in the directory of a run says about it, a dict; raises `WrongInput`."""
+    if not os.path.isfile(os.path.join(logdir, CHECKPOINT)):
+        raise WrongInput(
+            f"{logdir} is not the directory of a run or of a sweep: it has no {CHECKPOINT} and no "
+            f"{RESULTS}"
+        )
+    return read_checkpoint(logdir)["run"]
+
+
 def name_configurations(logdirs, runs):
     """Names for the configurations of runs: the values that differ, as in `hidden_units=64`.
 
@@ -129,7 +139,7 @@ def name_configurations(logdirs, runs):
 
     Args:
         logdirs: list of their directories.
-        runs: list of the states of these runs, `run` of what `read_checkpoint` returned.
+        runs: list of what `read_run` returned.
 
     Returns:
         List of strings.

@@ -580,6 +580,10 @@ PHRASES = [  # of the pages, and functions that give the numbers in them
     ("after 18 copies, it is at {:.1f}, the value of 18 steps.", lambda: worth(18)),
     ("down to about {:.0f} after 140,000 steps", lambda: [medians("grid_article").loc[140000]]),
     ("(dotted), goes down to {:.0f}.", lambda: [medians("no_flag").min()]),
+    (
+        "follow the dashed line to the end, at {:.0f}.",
+        lambda: [medians("no_flag_endless").iloc[-1]],
+    ),
     ("The others turn, at {:.0f} in the median", lambda: [medians("endless").min()]),
     # docs/after-dqn.md
     *(

@@ -338,7 +338,7 @@ def test_runs_are_compared_with_the_results_of_sweeps(tmp_path, monkeypatch, cap
     "arguments, problem",
     [
         (["none.csv"], "none.csv can't be read"),
-        (["empty-log"], "empty-log is not the directory of a run: it has no checkpoint.npz"),
+        (["empty-log"], "empty-log is not the directory of a run or of a sweep: it has no"),
         (["x-sweep"], "x-sweep/results.csv can't be read"),
         (["a.csv", "--detect", "0"], "must be a number between 0.001 and"),
         (["damaged-log"], "damaged-log/checkpoint.npz is damaged"),

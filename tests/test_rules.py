@@ -115,8 +115,8 @@ def test_a_wrapped_environment_trains_and_is_resumed_played_and_drawn(name, regi
     assert (status, errors) == (0, "")
     if np.isfinite(evaluated):
         assert f"episode_return_avg {evaluated:.3f} over" in output
-    status, output, _ = command(*play, "--gif", "x.gif", "--eval-steps", 20)
-    assert status == 0
+    status, output, errors = command(*play, "--gif", "x.gif", "--eval-steps", 20)
+    assert (status, errors) == (0, "")
     assert "Saved x.gif" in output
 
 
