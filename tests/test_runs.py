@@ -270,6 +270,12 @@ def test_validation_observations_are_no_more_than_steps_before_the_first_evaluat
     assert capsys.readouterr().out == (told if is_reduced else "")
 
 
+def test_whoever_evaluates_a_network_is_not_told_of_validation_observations(capsys):
+    best = str(ROOT / "example-log" / "example-best.h5")
+    load_lesson(ROOT / "run.py", ["--model", best, "--eval", "--eval-every", "300"])
+    assert capsys.readouterr().out == ""
+
+
 @pytest.fixture
 def few_steps():
     """The constants of a short run, put into `run`."""

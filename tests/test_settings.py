@@ -364,11 +364,14 @@ ANSWERS = {
     "--batch-size many": 2,
     "--train-start 200000": 2,
     "--eval --model missing.h5": 2,
+    "--name taken": 2,
 }
 
 
 @pytest.mark.parametrize("words", ANSWERS)
 def test_help_and_mistakes_are_answered_without_tensorflow(words, tmp_path):
+    (tmp_path / "taken-log").mkdir()
+    (tmp_path / "taken-log" / "taken-best.h5").touch()
     command = [sys.executable, "-c", LOADED, ROOT / "run.py", *words.split()]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert ended.stdout.splitlines()[-1] == f"{ANSWERS[words]} support.options"
